@@ -130,7 +130,7 @@ def test_all_kinds_and_lengths_appear_and_can_be_asked_for(split):
 )
 def test_wordings_of_the_documentation_are_drawn_in_training(text, name):
     rng = random.Random(0)
-    texts = {generate(name, rng=rng, split="train", length="short").text for _ in range(8_000)}
+    texts = {generate(name, rng=rng, split="train", length="short").text for _ in range(25_000)}
     assert text in texts
 
 
