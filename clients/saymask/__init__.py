@@ -1,1 +1,99 @@
-"""Client of the saymask serving stack: ask in plain words, get the mask."""
+"""Client of the saymask serving stack: ask in plain words, get the mask.
+
+Names are imported when first used, so that `from saymask import mask_codec` in the server does
+not import gRPC, and `import saymask` imports no file-format library and no framework.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saymask import aio as aio
+    from saymask import mask_codec as mask_codec
+    from saymask.client import Client, ExplanationStream, PendingSegmentation
+    from saymask.connection import Tls
+    from saymask.errors import (
+        Cancelled,
+        DeadlineExceeded,
+        InvalidArgument,
+        MissingExtra,
+        NotFound,
+        PermissionDenied,
+        ResourceExhausted,
+        SaymaskError,
+        ServerError,
+        Unavailable,
+    )
+    from saymask.readers import read_image
+    from saymask.results import Health, ModelInfo, Segmentation, TensorInfo, box_from_mask
+    from saymask.source_image import SourceImage
+
+_MODULE_OF_NAME = {
+    "Client": "client",
+    "ExplanationStream": "client",
+    "PendingSegmentation": "client",
+    "Tls": "connection",
+    "Cancelled": "errors",
+    "DeadlineExceeded": "errors",
+    "InvalidArgument": "errors",
+    "MissingExtra": "errors",
+    "NotFound": "errors",
+    "PermissionDenied": "errors",
+    "ResourceExhausted": "errors",
+    "SaymaskError": "errors",
+    "ServerError": "errors",
+    "Unavailable": "errors",
+    "Health": "results",
+    "ModelInfo": "results",
+    "Segmentation": "results",
+    "TensorInfo": "results",
+    "box_from_mask": "results",
+    "read_image": "readers",
+    "SourceImage": "source_image",
+}
+_MODULES = ("aio", "mask_codec")
+
+__all__ = [
+    "Cancelled",
+    "Client",
+    "DeadlineExceeded",
+    "ExplanationStream",
+    "Health",
+    "InvalidArgument",
+    "MissingExtra",
+    "ModelInfo",
+    "NotFound",
+    "PendingSegmentation",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "SaymaskError",
+    "Segmentation",
+    "ServerError",
+    "SourceImage",
+    "TensorInfo",
+    "Tls",
+    "Unavailable",
+    "__version__",
+    "aio",
+    "box_from_mask",
+    "mask_codec",
+    "read_image",
+]
+
+try:
+    __version__ = version("saymask")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"saymask.{name}")
+    if name in _MODULE_OF_NAME:
+        return getattr(import_module(f"saymask.{_MODULE_OF_NAME[name]}"), name)
+    raise AttributeError(f"module 'saymask' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
