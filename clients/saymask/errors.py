@@ -67,7 +67,7 @@ class NotFound(SaymaskError, LookupError):
 class Unavailable(SaymaskError):
     """The server cannot be reached, is starting, or is overloaded."""
 
-    next_step = "Check the address and `saymask health`; if the server is busy or starting, try again later."
+    next_step = "Check the address and `saymask health`; a busy or starting server answers later."
 
 
 class DeadlineExceeded(SaymaskError, TimeoutError):

@@ -1,0 +1,289 @@
+"""The asyncio client: the twin of `saymask.Client`, with the same calls and the same answers.
+
+Cancelling a task cancels its request, on the server too.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from saymask import _protocol
+from saymask._inputs import ImageLike, check_image, check_prompt
+from saymask._retry import Deadline, RetryPolicy
+from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
+from saymask.errors import SaymaskError
+from saymask.results import Health, ModelInfo, Segmentation
+
+__all__ = ["Client", "ExplanationStream"]
+
+
+class Client:
+    """Asks a saymask server about images, without blocking the event loop.
+
+    Belongs to the event loop in which it is first used; closed by `await close()` or by leaving
+    its `async with` block. Arguments are those of `saymask.Client`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 2,
+        tls: Tls | bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_in_flight: int = 8,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        Deadline(timeout_s)  # checked now rather than in the first call
+        self._timeout_s = timeout_s
+        self._retry = RetryPolicy(retries)
+        self._connection = Connection(url, tls, headers, max_message_bytes)
+        self._max_in_flight = max_in_flight
+        self._channel: Any = None
+        self._closed = False
+
+    async def segment(
+        self,
+        image: ImageLike,
+        prompt: str,
+        *,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> Segmentation:
+        """Ask one question about one image; see `saymask.Client.segment`."""
+        deadline, stopwatch = self._deadline(timeout_s), _protocol.Stopwatch()
+        pixels = check_image(image)
+        request = _protocol.infer_request(
+            _protocol.MASK_PIPELINE,
+            pixels,
+            check_prompt(prompt),
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        # The stream runs on the server while the mask is made; its text waits in the channel.
+        stream = self._explain(pixels, prompt, deadline) if explain else None
+        try:
+            stopwatch.lap("prepare")
+            response = await self._call(self._stub().ModelInfer, request, deadline)
+            stopwatch.lap("round_trip")
+            segmentation = _protocol.segmentation_of(response, prompt, pixels.shape)
+            stopwatch.lap("decode")
+            if stream is not None:
+                explanation = "".join([piece async for piece in stream])
+                segmentation = replace(segmentation, explanation=explanation)
+                stopwatch.lap("explain")
+        finally:
+            if stream is not None:
+                await stream.aclose()
+        return replace(segmentation, timings_ms=stopwatch.timings_ms())
+
+    async def segment_many(
+        self,
+        image: ImageLike,
+        prompts: Sequence[str],
+        *,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Segmentation]:
+        """Ask several questions about one image, at the same time; answers in their order.
+
+        The first error is raised, and the other requests are then cancelled.
+        """
+        pixels, deadline = check_image(image), self._deadline(timeout_s)
+        for prompt in prompts:
+            check_prompt(prompt)
+        places = asyncio.Semaphore(self._max_in_flight)
+
+        async def ask(prompt: str) -> Segmentation:
+            async with places:
+                # A moment is left, so that running out of time is the deadline's own error.
+                return await self.segment(
+                    pixels,
+                    prompt,
+                    explain=explain,
+                    timeout_s=max(deadline.remaining_s(), 1e-3),
+                )
+
+        tasks = [asyncio.create_task(ask(prompt)) for prompt in prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def explain(
+        self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
+    ) -> "ExplanationStream":
+        """Ask for an explanation: `async for piece in client.explain(image, prompt)`."""
+        return self._explain(check_image(image), prompt, self._deadline(timeout_s))
+
+    async def health(self, *, timeout_s: float | None = None) -> Health:
+        """Ask how the server is; see `saymask.Client.health`."""
+        deadline, stub = self._deadline(timeout_s), self._stub()
+        live = await self._call(stub.ServerLive, service_pb2.ServerLiveRequest(), deadline)
+        ready = await self._call(stub.ServerReady, service_pb2.ServerReadyRequest(), deadline)
+        server = await self._call(
+            stub.ServerMetadata, service_pb2.ServerMetadataRequest(), deadline
+        )
+        pipelines = {}
+        for name in (_protocol.MASK_PIPELINE, _protocol.EXPLANATION_PIPELINE):
+            request = service_pb2.ModelReadyRequest(name=name)
+            pipelines[name] = (await self._call(stub.ModelReady, request, deadline)).ready
+        return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
+
+    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+        """List the models of the server's repositories, sorted by name and version."""
+        deadline, stub = self._deadline(timeout_s), self._stub()
+        index = await self._call(
+            stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), deadline
+        )
+        models = []
+        for entry in sorted(index.models, key=lambda entry: (entry.name, entry.version)):
+            metadata = None
+            if entry.state == "READY":
+                request = service_pb2.ModelMetadataRequest(name=entry.name, version=entry.version)
+                metadata = await self._call(stub.ModelMetadata, request, deadline)
+            models.append(_protocol.model_info_of(entry, metadata))
+        return models
+
+    async def close(self) -> None:
+        """Cancel what is in flight and close the connection."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        if self._closed:
+            raise SaymaskError("this client is closed; make a new one")
+        return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+
+    def _stub(self) -> Any:
+        if self._channel is None:  # made here, inside the event loop it will belong to
+            address, options = self._connection.url, self._connection.options
+            self._channel = (
+                grpc.aio.insecure_channel(address, options)
+                if self._connection.credentials is None
+                else grpc.aio.secure_channel(address, self._connection.credentials, options)
+            )
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def _explain(self, image: ImageLike, prompt: str, deadline: Deadline) -> "ExplanationStream":
+        request = _protocol.infer_request(
+            _protocol.EXPLANATION_PIPELINE,
+            check_image(image),
+            check_prompt(prompt),
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        return ExplanationStream(self._connection, self._stub(), request, deadline, self._retry)
+
+    async def _call(self, method: Any, request: Any, deadline: Deadline) -> Any:
+        """Send one request until it is answered, or no further attempt is due."""
+        attempt = 0
+        while True:
+            try:
+                return await method(
+                    request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
+                )
+            except grpc.aio.AioRpcError as rpc_error:
+                error = self._connection.error_of(rpc_error, getattr(request, "id", None))
+                delay_s = self._retry.delay_s(attempt, error, deadline)
+                if delay_s is None:
+                    raise error from rpc_error
+            await asyncio.sleep(delay_s)
+            attempt += 1
+
+
+class ExplanationStream(AsyncIterator[str]):
+    """The pieces of one explanation; made by `Client.explain`.
+
+    `await aclose()`, or leaving its `async with` block, cancels the rest; so does cancelling the
+    task that iterates. It is asked again after `Unavailable` only while no piece has come.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stub: Any,
+        request: Any,
+        deadline: Deadline,
+        retry: RetryPolicy,
+    ) -> None:
+        self._connection = connection
+        self._stub = stub
+        self._request = request
+        self._deadline = deadline
+        self._retry = retry
+        self._attempt = 0
+        self._started = False
+        self._rpc = self._start()
+
+    async def __anext__(self) -> str:
+        while self._rpc is not None:
+            try:
+                streamed = await self._rpc.read()
+                text = "" if streamed is grpc.aio.EOF else _protocol.text_of(streamed)
+            except grpc.aio.AioRpcError as rpc_error:
+                self._rpc = None
+                await self._wait_for_retry(rpc_error)
+                self._rpc = self._start()
+            except BaseException:
+                await self.aclose()
+                raise
+            else:
+                if streamed is grpc.aio.EOF:
+                    self._rpc = None
+                elif text:
+                    self._started = True
+                    return text
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancel what has not come yet; the iteration then ends."""
+        rpc, self._rpc = self._rpc, None
+        if rpc is not None:
+            rpc.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _start(self) -> Any:
+        return self._stub.ModelStreamInfer(
+            iter([self._request]),
+            timeout=self._deadline.remaining_s(),
+            metadata=self._connection.metadata + _protocol.STREAM_METADATA,
+        )
+
+    async def _wait_for_retry(self, rpc_error: Any) -> None:
+        """Wait until the next attempt is due, or raise what went wrong."""
+        error = self._connection.error_of(rpc_error, self._request.id)
+        delay_s = (
+            None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
+        )
+        if delay_s is None:
+            raise error from rpc_error
+        await asyncio.sleep(delay_s)
+        self._attempt += 1

@@ -1,0 +1,454 @@
+"""The blocking client: sends requests, retries them, cancels them.
+
+Checks of inputs are in `_inputs`, messages in `_protocol`, patience in `_retry`; the asyncio twin
+is `saymask.aio.Client`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from saymask import _protocol
+from saymask._inputs import ImageLike, check_image, check_prompt
+from saymask._retry import Deadline, RetryPolicy
+from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
+from saymask.errors import Cancelled, DeadlineExceeded, SaymaskError
+from saymask.results import Health, ModelInfo, Segmentation
+
+__all__ = ["Client", "ExplanationStream", "PendingSegmentation"]
+
+
+class Client:
+    """Asks a saymask server about images.
+
+    One client holds one connection, may be used from several threads, and is closed by `close` or
+    by leaving its `with` block.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint.
+        timeout_s: longest time for one call, all its attempts together; each call can set its own.
+        retries: further attempts after `Unavailable`, with growing waits, within the time.
+        tls: True for an encrypted channel, or a `Tls` naming certificates; None for plain text.
+        headers: sent with every call, such as `{"authorization": "Bearer ..."}`.
+        max_in_flight: requests that `submit` and `segment_many` keep in flight at once.
+        max_message_bytes: limit of one message in either direction.
+
+    Raises:
+        InvalidArgument: if an argument cannot be meant so.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 2,
+        tls: Tls | bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_in_flight: int = 8,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        Deadline(timeout_s)  # checked now rather than in the first call
+        self._timeout_s = timeout_s
+        self._retry = RetryPolicy(retries)
+        self._connection = Connection(url, tls, headers, max_message_bytes)
+        address, options = self._connection.url, self._connection.options
+        self._channel = (
+            grpc.insecure_channel(address, options)
+            if self._connection.credentials is None
+            else grpc.secure_channel(address, self._connection.credentials, options)
+        )
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._workers = ThreadPoolExecutor(max_in_flight, thread_name_prefix="saymask")
+        self._closed = False
+
+    def segment(
+        self,
+        image: ImageLike,
+        prompt: str,
+        *,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> Segmentation:
+        """Ask one question about one image.
+
+        Args:
+            image: uint8 (H, W), (H, W, 1) or (H, W, 3), RGB; a PIL image (taken as it is: EXIF
+                orientation is applied to files only); a `SourceImage`; or a path.
+            prompt: the question, in plain words.
+            explain: also ask for an explanation, at the same time.
+            timeout_s: longest time for the whole call; None takes the client's.
+
+        Raises:
+            InvalidArgument: for an image or prompt that cannot be sent, or that the server refuses.
+            SaymaskError: of the kind the server answered.
+        """
+        return self._segment(image, prompt, explain, self._deadline(timeout_s), _Cancellation())
+
+    def segment_many(
+        self,
+        image: ImageLike,
+        prompts: Sequence[str],
+        *,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Segmentation]:
+        """Ask several questions about one image, at the same time.
+
+        Args:
+            image: as in `segment`.
+            prompts: the questions.
+            explain: also ask for an explanation of each.
+            timeout_s: longest time for all of them together; None takes the client's.
+
+        Returns:
+            One answer per prompt, in their order.
+
+        Raises:
+            SaymaskError: the first error there was; the other requests are then cancelled.
+        """
+        pixels = check_image(image)
+        for prompt in prompts:
+            check_prompt(prompt)
+        pending = [
+            self.submit(pixels, prompt, explain=explain, timeout_s=timeout_s) for prompt in prompts
+        ]
+        try:
+            return [answer.result() for answer in pending]
+        finally:
+            for answer in pending:
+                answer.cancel()
+
+    def submit(
+        self,
+        image: ImageLike,
+        prompt: str,
+        *,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> "PendingSegmentation":
+        """Ask as `segment` does and return at once; the image and prompt are checked here.
+
+        `timeout_s` counts from this call, the wait for a free place included.
+        """
+        pixels, deadline, cancellation = (
+            check_image(image),
+            self._deadline(timeout_s),
+            _Cancellation(),
+        )
+        check_prompt(prompt)
+        future = self._workers.submit(
+            self._segment, pixels, prompt, explain, deadline, cancellation
+        )
+        return PendingSegmentation(future, cancellation)
+
+    def explain(
+        self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
+    ) -> "ExplanationStream":
+        """Ask for an explanation and return its text piece by piece, as it is written.
+
+        Args:
+            image: as in `segment`.
+            prompt: the question.
+            timeout_s: longest time until the last piece; None takes the client's.
+        """
+        deadline = self._deadline(timeout_s)
+        return self._explain(check_image(image), prompt, deadline, _Cancellation())
+
+    def health(self, *, timeout_s: float | None = None) -> Health:
+        """Ask how the server is.
+
+        Raises:
+            Unavailable: if nothing answers at the address.
+        """
+        deadline = self._deadline(timeout_s)
+        live = self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), deadline)
+        ready = self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), deadline)
+        server = self._call(
+            self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), deadline
+        )
+        pipelines = {
+            name: self._call(
+                self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), deadline
+            ).ready
+            for name in (_protocol.MASK_PIPELINE, _protocol.EXPLANATION_PIPELINE)
+        }
+        return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
+
+    def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+        """List the models of the server's repositories, sorted by name and version."""
+        deadline = self._deadline(timeout_s)
+        index = self._call(
+            self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), deadline
+        )
+        return [
+            _protocol.model_info_of(
+                entry,
+                self._call(
+                    self._stub.ModelMetadata,
+                    service_pb2.ModelMetadataRequest(name=entry.name, version=entry.version),
+                    deadline,
+                )
+                if entry.state == "READY"
+                else None,
+            )
+            for entry in sorted(index.models, key=lambda entry: (entry.name, entry.version))
+        ]
+
+    def close(self) -> None:
+        """Cancel what is in flight and close the connection."""
+        self._closed = True
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        if self._closed:
+            raise SaymaskError("this client is closed; make a new one")
+        return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+
+    def _segment(
+        self,
+        image: ImageLike,
+        prompt: str,
+        explain: bool,
+        deadline: Deadline,
+        cancellation: "_Cancellation",
+    ) -> Segmentation:
+        stopwatch = _protocol.Stopwatch()
+        pixels = check_image(image)
+        request = _protocol.infer_request(
+            _protocol.MASK_PIPELINE,
+            pixels,
+            check_prompt(prompt),
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        # The stream runs on the server while the mask is made; its text waits in the channel.
+        stream = self._explain(pixels, prompt, deadline, cancellation) if explain else None
+        try:
+            stopwatch.lap("prepare")
+            response = self._call(self._stub.ModelInfer, request, deadline, cancellation)
+            stopwatch.lap("round_trip")
+            segmentation = _protocol.segmentation_of(response, prompt, pixels.shape)
+            stopwatch.lap("decode")
+            if stream is not None:
+                segmentation = replace(segmentation, explanation="".join(stream))
+                stopwatch.lap("explain")
+        finally:
+            if stream is not None:
+                stream.close()
+        return replace(segmentation, timings_ms=stopwatch.timings_ms())
+
+    def _explain(
+        self, image: ImageLike, prompt: str, deadline: Deadline, cancellation: "_Cancellation"
+    ) -> "ExplanationStream":
+        request = _protocol.infer_request(
+            _protocol.EXPLANATION_PIPELINE,
+            check_image(image),
+            check_prompt(prompt),
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        return ExplanationStream(
+            self._connection, self._stub, request, deadline, self._retry, cancellation
+        )
+
+    def _call(
+        self,
+        method: Any,
+        request: Any,
+        deadline: Deadline,
+        cancellation: "_Cancellation | None" = None,
+    ) -> Any:
+        """Send one request until it is answered, or no further attempt is due."""
+        cancellation = cancellation or _Cancellation()
+        request_id = getattr(request, "id", None)
+        attempt = 0
+        while True:
+            rpc = method.future(
+                request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
+            )
+            cancellation.watch(rpc)
+            try:
+                return rpc.result()
+            except grpc.FutureCancelledError:
+                raise Cancelled("cancelled here", request_id=request_id) from None
+            except grpc.RpcError as rpc_error:
+                error = self._connection.error_of(rpc_error, request_id)
+                cause = rpc_error
+            finally:
+                rpc.cancel()  # Ctrl-C while waiting; does nothing to a finished call
+            delay_s = self._retry.delay_s(attempt, error, deadline)
+            if delay_s is None:
+                raise error from cause
+            cancellation.sleep(delay_s)
+            attempt += 1
+
+
+class PendingSegmentation:
+    """An answer on its way; made by `Client.submit`."""
+
+    def __init__(self, future: "Future[Segmentation]", cancellation: "_Cancellation") -> None:
+        self._future = future
+        self._cancellation = cancellation
+
+    def result(self, timeout_s: float | None = None) -> Segmentation:
+        """Wait for the answer.
+
+        Args:
+            timeout_s: longest wait here; the request goes on after it. None waits for the
+                request's own deadline.
+
+        Raises:
+            DeadlineExceeded: if it is not there in time.
+            Cancelled: if it was cancelled.
+            SaymaskError: as `Client.segment` raises.
+        """
+        try:
+            return self._future.result(timeout_s)
+        except CancelledError:
+            raise Cancelled("cancelled before it was sent") from None
+        except TimeoutError:
+            if self._future.done():  # the request's own deadline, already in our kind
+                raise
+            raise DeadlineExceeded(
+                f"no answer within {timeout_s} s; the request goes on: "
+                "wait again with result(), or end it with cancel()"
+            ) from None
+
+    def done(self) -> bool:
+        """Return whether `result` answers, or raises, at once."""
+        return self._future.done()
+
+    def cancel(self) -> None:
+        """Cancel the request, on the server too; does nothing once it is answered."""
+        self._future.cancel()
+        self._cancellation.cancel()
+
+
+class ExplanationStream(Iterator[str]):
+    """The pieces of one explanation; made by `Client.explain`.
+
+    Iterate over it; join the pieces for the whole text. `close`, leaving its `with` block, or
+    letting go of it cancels the rest. It is asked again after `Unavailable` only while no piece
+    has come.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stub: Any,
+        request: Any,
+        deadline: Deadline,
+        retry: RetryPolicy,
+        cancellation: "_Cancellation",
+    ) -> None:
+        self._connection = connection
+        self._open: Callable[[], Any] = lambda: stub.ModelStreamInfer(
+            iter([request]),
+            timeout=deadline.remaining_s(),
+            metadata=connection.metadata + _protocol.STREAM_METADATA,
+        )
+        self._request_id: str = request.id
+        self._deadline = deadline
+        self._retry = retry
+        self._cancellation = cancellation
+        self._attempt = 0
+        self._started = False
+        self._rpc = self._start()
+
+    def __next__(self) -> str:
+        while self._rpc is not None:
+            try:
+                text = _protocol.text_of(next(self._rpc))
+            except StopIteration:
+                self._rpc = None
+            except grpc.RpcError as rpc_error:
+                self._rpc = None
+                self._wait_for_retry(rpc_error)
+                self._rpc = self._start()
+            except BaseException:
+                self.close()
+                raise
+            else:
+                if text:
+                    self._started = True
+                    return text
+        raise StopIteration
+
+    def close(self) -> None:
+        """Cancel what has not come yet; the iteration then ends."""
+        rpc, self._rpc = self._rpc, None
+        if rpc is not None:
+            rpc.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start(self) -> Any:
+        rpc = self._open()
+        self._cancellation.watch(rpc)
+        return rpc
+
+    def _wait_for_retry(self, rpc_error: Any) -> None:
+        """Wait until the next attempt is due, or raise what went wrong."""
+        error = self._connection.error_of(rpc_error, self._request_id)
+        delay_s = (
+            None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
+        )
+        if delay_s is None:
+            raise error from rpc_error
+        self._cancellation.sleep(delay_s)
+        self._attempt += 1
+
+
+class _Cancellation:
+    """Ends one call from another thread: the requests it has out, and its wait between two."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._rpcs: list[Any] = []
+
+    def watch(self, rpc: Any) -> None:
+        """Have `cancel` cancel this request too; at once if it came first."""
+        with self._lock:
+            self._rpcs = [known for known in self._rpcs if not known.done()] + [rpc]
+        if self._cancelled.is_set():
+            rpc.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the call; does nothing where all is answered."""
+        self._cancelled.set()
+        with self._lock:
+            rpcs = list(self._rpcs)
+        for rpc in rpcs:
+            rpc.cancel()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, or raise `Cancelled` as soon as the call is cancelled."""
+        if self._cancelled.wait(seconds):
+            raise Cancelled("cancelled here, while waiting to try again")

@@ -1,0 +1,94 @@
+"""Where the server is and how the channel to it is made; holds no calls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from saymask.errors import InvalidArgument, SaymaskError, error_of_status
+
+__all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "DEFAULT_URL", "Tls"]
+
+DEFAULT_URL = "localhost:8001"
+"""Triton's gRPC port on this machine."""
+
+DEFAULT_MAX_MESSAGE_BYTES = 256 * 2**20
+"""Room for one colour image of 9,400 x 9,400 pixels; gRPC's own default is 4 MiB."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files for an encrypted channel, PEM each."""
+
+    root_certificates: str | Path | None = None
+    """Certificates of the authorities to trust; None takes those gRPC carries."""
+    private_key: str | Path | None = None
+    """Key of this client, where the server asks clients to identify themselves."""
+    certificate_chain: str | Path | None = None
+    """Certificate of this client, with `private_key`."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files and return gRPC's credentials."""
+        return grpc.ssl_channel_credentials(
+            *(
+                None if file is None else Path(file).read_bytes()
+                for file in (self.root_certificates, self.private_key, self.certificate_chain)
+            )
+        )
+
+
+def check_url(url: str) -> str:
+    """Return `host:port` of `url`; "grpc://" in front of it is accepted.
+
+    Raises:
+        InvalidArgument: if it is an HTTP address or has no port.
+    """
+    address = url.removeprefix("grpc://").rstrip("/")
+    if "://" in address:
+        raise InvalidArgument(
+            f"url: expected host:port of Triton's gRPC endpoint, got {url!r}; "
+            "that is port 8001 where HTTP is 8000, as in 'localhost:8001' (for TLS pass tls=True)"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidArgument(f"url: expected host:port, as in 'localhost:8001', got {url!r}")
+    return address
+
+
+class Connection:
+    """Where and how one client connects; checked, not yet connected.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint.
+        tls: None or False for plain text, True for the authorities gRPC carries, or a `Tls`.
+        headers: sent with every call.
+        max_message_bytes: limit of one message in either direction.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tls: Tls | bool | None,
+        headers: Mapping[str, str] | None,
+        max_message_bytes: int,
+    ) -> None:
+        self.url = check_url(url)
+        self.max_message_bytes = max_message_bytes
+        self.credentials = (Tls() if tls is True else tls).credentials() if tls else None
+        # gRPC takes lower-case keys only.
+        self.metadata = tuple((key.lower(), value) for key, value in (headers or {}).items())
+        self.options: list[tuple[str, Any]] = [
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            # A server that comes back is found again within the deadline of a waiting call.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ]
+
+    def error_of(self, error: Any, request_id: str | None = None) -> SaymaskError:
+        """Return this package's error for an error of gRPC, blocking or asyncio."""
+        return error_of_status(
+            error.code().name, error.details() or "", url=self.url, request_id=request_id
+        )

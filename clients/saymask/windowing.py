@@ -1,0 +1,46 @@
+"""Intensities of any range to the 8 bits that pictures have."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["percentile_range", "window_to_uint8"]
+
+
+def window_to_uint8(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Scale `low`..`high` linearly to 0..255; what lies outside is clipped.
+
+    Args:
+        values: any shape and numeric dtype; NaN becomes 0.
+        low: value shown black.
+        high: value shown white; above `low`.
+
+    Returns:
+        Same shape, uint8, rounded to nearest.
+
+    Raises:
+        ValueError: if `high` is not above `low`.
+    """
+    if not high > low:
+        raise ValueError(f"window: expected low < high, got {low} and {high}")
+    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0)).astype(np.uint8)
+
+
+def percentile_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Return a range to show when a file names none: percentiles 0.5 and 99.5.
+
+    Args:
+        values: any shape; only finite values count.
+
+    Returns:
+        (low, high) with low < high, also for constant values.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(finite, (0.5, 99.5)))
+    if low == high:  # nearly everything has one value: show whatever else there is
+        low, high = float(finite.min()), float(finite.max())
+    return (low, high) if low < high else (low, low + 1.0)
