@@ -1,0 +1,76 @@
+"""Views as network inputs: the SAM frame and the CLIP frame of each, normalised and stacked."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from serving.preprocessing import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD
+from training.data.slices import Slice
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """B views, padded to one square size S."""
+
+    views: list[Slice]
+    sam_pixels: Tensor
+    """(B, 3, S, S) float32: normalised, then zero-padded at the right and bottom."""
+    clip_pixels: Tensor
+    """(B, 3, S, S) float32: shorter side scaled to S, centre crop, normalised."""
+    masks: Tensor
+    """(B, 16, S, S) bool in the SAM frame."""
+
+
+def collate(views: list[Slice], image_size: int) -> ViewBatch:
+    """Stack views whose longer side is `image_size` already."""
+    sam, clip, masks = [], [], []
+    for view in views:
+        rgb = view.image.float().expand(3, -1, -1)
+        pad = (0, image_size - rgb.shape[2], 0, image_size - rgb.shape[1])
+        sam.append(F.pad(_normalise(rgb, SAM_MEAN, SAM_STD), pad))
+        clip.append(_normalise(_clip_frame(rgb, image_size) / 255, CLIP_MEAN, CLIP_STD))
+        masks.append(F.pad(view.masks, pad))
+    return ViewBatch(views, torch.stack(sam), torch.stack(clip), torch.stack(masks))
+
+
+def boxes_cxcywh(masks: Tensor) -> Tensor:
+    """Tight boxes of masks, relative to the masks' own width and height.
+
+    Args:
+        masks: (N, H, W) bool, none empty.
+
+    Returns:
+        (N, 4) float32 (cx, cy, w, h) in [0, 1]; the far edge includes its pixel.
+    """
+    height, width = masks.shape[-2:]
+    rows, columns = masks.any(dim=2), masks.any(dim=1)
+    top, left = rows.float().argmax(dim=1), columns.float().argmax(dim=1)
+    bottom = height - rows.flip(1).float().argmax(dim=1)
+    right = width - columns.flip(1).float().argmax(dim=1)
+    return torch.stack(
+        [
+            (left + right) / (2 * width),
+            (top + bottom) / (2 * height),
+            (right - left) / width,
+            (bottom - top) / height,
+        ],
+        dim=1,
+    )
+
+
+def _normalise(rgb: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    return (rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def _clip_frame(rgb: Tensor, size: int) -> Tensor:
+    height, width = rgb.shape[1:]
+    if min(height, width) != size:
+        scale = size / min(height, width)
+        shape = (round(height * scale), round(width * scale))
+        rgb = F.interpolate(rgb[None], shape, mode="bicubic", antialias=True)[0]
+        rgb = rgb.round().clamp(0, 255)
+        height, width = shape
+    top, left = (height - size) // 2, (width - size) // 2
+    return rgb[:, top : top + size, left : left + size]
