@@ -38,6 +38,10 @@ class CalleeFailed(RuntimeError):  # noqa: N818
     """A model called from a pipeline failed for a reason that is neither the caller's nor load."""
 
 
+class LaunchError(RuntimeError):
+    """The server could not be started; the text says what is missing or wrong."""
+
+
 # Order matters: the first class an exception is an instance of gives its kind.
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (Unavailable, UNAVAILABLE),

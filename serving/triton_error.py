@@ -3,31 +3,41 @@
 Imports Triton's Python API, which exists inside the stub only.
 """
 
+# The stub adds the classes of its API after it has imported the model, hence this module: they
+# must not be looked up here at import, and annotations would.
+from __future__ import annotations
+
 import asyncio
 import traceback
 
 import triton_python_backend_utils as pb_utils
 
-from serving.errors import INTERNAL, kind_of, message_of
+from serving.errors import (
+    ALREADY_EXISTS,
+    CANCELLED,
+    INTERNAL,
+    INVALID_ARG,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    kind_of,
+    message_of,
+)
 
-_CODES = {
-    name: getattr(pb_utils.TritonError, name)
-    for name in (
-        "UNKNOWN",
-        "INTERNAL",
-        "NOT_FOUND",
-        "INVALID_ARG",
-        "UNAVAILABLE",
-        "UNSUPPORTED",
-        "ALREADY_EXISTS",
-        "CANCELLED",
-    )
-}
+_KINDS = (
+    INVALID_ARG,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    ALREADY_EXISTS,
+    CANCELLED,
+    INTERNAL,
+)
 
 
 def kind_of_code(code: int) -> str:
     """Kind, as in `serving.errors`, of a Triton error code; `INTERNAL` for an unknown one."""
-    return next((name for name, value in _CODES.items() if value == code), INTERNAL)
+    return next((kind for kind in _KINDS if getattr(pb_utils.TritonError, kind) == code), INTERNAL)
 
 
 def triton_error(error: BaseException, request_id: str = "") -> pb_utils.TritonError:
@@ -49,7 +59,7 @@ def triton_error(error: BaseException, request_id: str = "") -> pb_utils.TritonE
     elif not message:
         cancelled = isinstance(error, asyncio.CancelledError)
         message = "the request was cancelled" if cancelled else type(error).__name__
-    return pb_utils.TritonError(message, _CODES[kind])
+    return pb_utils.TritonError(message, getattr(pb_utils.TritonError, kind))
 
 
 def error_response(error: BaseException, request_id: str = "") -> pb_utils.InferenceResponse:
