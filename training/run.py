@@ -5,32 +5,94 @@
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, load_template
-from training.networks.profiles import demo_profile
+from serving.llava_prompt import LlavaTokenizer
+from training.data.questions import corpus
+from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, Template, load_template
+from training.data.tokenizer import train_tokenizer
+from training.networks.profiles import Profile, demo_profile
 from training.stages.image_encoder import ImageEncoderStage
-from training.trainer import Schedule, Trainer
+from training.stages.language_base import LanguageBaseStage
+from training.trainer import Schedule, Stage, Trainer
+
+WEIGHTS = Path(__file__).parent / "weights" / "demo"
+"""Folder of the committed demo weights."""
+
+TOKENIZER_LINES = 40_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every stage is built from."""
+
+    profile: Profile
+    train: Template
+    held_out: Template
+    weights: Path
+    runs: Path
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stages; the last line of the output is one JSON object of held-out figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=["image_encoder"], action="append")
+    parser.add_argument(
+        "--stage", choices=list(STAGES), action="append", help="only this one; repeatable"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where the result goes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
 
-    profile = demo_profile()
     cache = Path("build/templates")
-    train, held_out = (load_template(name, cache) for name in (TRAIN_TEMPLATE, TEST_TEMPLATE))
-    stage = ImageEncoderStage(profile, train, held_out, decoder_from_step=1200)
-    figures = Trainer(stage, Schedule(steps=2200, learning_rate=1e-3), arguments.runs).run()
-    print(json.dumps({stage.name: figures}))
+    setting = Setting(
+        profile=demo_profile(),
+        train=load_template(TRAIN_TEMPLATE, cache),
+        held_out=load_template(TEST_TEMPLATE, cache),
+        weights=arguments.weights,
+        runs=arguments.runs,
+    )
+    figures = {}
+    for name in arguments.stage or STAGES:
+        stage, schedule = STAGES[name](setting)
+        figures[name] = Trainer(stage, schedule, setting.runs).run()
+    print(json.dumps(figures))
     return 0
+
+
+def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
+    stage = ImageEncoderStage(
+        setting.profile, setting.train, setting.held_out, decoder_from_step=1200
+    )
+    return stage, Schedule(steps=2200, learning_rate=1e-3)
+
+
+def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
+    stage = LanguageBaseStage(
+        setting.profile, _tokenizer(setting), setting.train, setting.held_out
+    )
+    return stage, Schedule(steps=2000, learning_rate=1e-3)
+
+
+STAGES: dict[str, Callable[[Setting], tuple[Stage, Schedule]]] = {
+    "image_encoder": _image_encoder,
+    "language_base": _language_base,
+}
+
+
+def _tokenizer(setting: Setting, added_tokens: tuple[str, ...] = ()) -> LlavaTokenizer:
+    file = setting.weights / "tokenizer.model"
+    if not file.exists():
+        lines = list(corpus(TOKENIZER_LINES, seed=0))
+        # The template's own words get pieces of their own.
+        lines += ["[INST] ", " [/INST] "] * (TOKENIZER_LINES // 20)
+        train_tokenizer(lines, setting.profile.mistral.vocab_size, file)
+    return LlavaTokenizer(file, added_tokens)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,28 @@ class ViewBatch:
     """(B, 3, S, S) float32: shorter side scaled to S, centre crop, normalised."""
     masks: Tensor
     """(B, 16, S, S) bool in the SAM frame."""
+    clip_masks: Tensor
+    """(B, 16, S / 4, S / 4) float32: share of each cell of 4 x 4 pixels, in the CLIP frame."""
 
 
 def collate(views: list[Slice], image_size: int) -> ViewBatch:
     """Stack views whose longer side is `image_size` already."""
-    sam, clip, masks = [], [], []
+    sam, clip, masks, clip_masks = [], [], [], []
     for view in views:
         rgb = view.image.float().expand(3, -1, -1)
         pad = (0, image_size - rgb.shape[2], 0, image_size - rgb.shape[1])
         sam.append(F.pad(_normalise(rgb, SAM_MEAN, SAM_STD), pad))
         clip.append(_normalise(_clip_frame(rgb, image_size) / 255, CLIP_MEAN, CLIP_STD))
         masks.append(F.pad(view.masks, pad))
-    return ViewBatch(views, torch.stack(sam), torch.stack(clip), torch.stack(masks))
+        shares = _clip_frame(view.masks.float() * 255, image_size) / 255
+        clip_masks.append(F.avg_pool2d(shares, 4))
+    return ViewBatch(
+        views,
+        sam_pixels=torch.stack(sam),
+        clip_pixels=torch.stack(clip),
+        masks=torch.stack(masks),
+        clip_masks=torch.stack(clip_masks),
+    )
 
 
 def boxes_cxcywh(masks: Tensor) -> Tensor:
