@@ -1,6 +1,8 @@
 import json
 import random
 from collections import Counter
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from training.data.medisee_layouts import (
     read_pools,
     read_training_index,
 )
+from training.data.mixing import mix
 
 INDEX = {
     "images/ct_1.png": {
@@ -265,3 +268,13 @@ def test_reasoning_samples_pair_a_query_with_its_own_explanation(images, pools):
 def test_samples_are_equal_for_equal_seeds(images, pools):
     draws = [draw_reasoning_sample(images, pools, random.Random(5)) for _ in range(2)]
     assert draws[0] == draws[1]
+
+
+def test_both_published_sources_can_be_mixed(images, pools):
+    sources = [
+        partial(draw_class_sample, images),
+        partial(draw_reasoning_sample, images, pools),
+    ]
+    samples = list(islice(mix(sources, random.Random(0)), 900))
+    explained = sum("Because" in sample.turns[0].answer for sample in samples)
+    assert explained == pytest.approx(200, abs=50)  # four standard deviations
