@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saymask import aio as aio
-    from saymask import mask_codec as mask_codec
     from saymask.client import Client, ExplanationStream, PendingSegmentation
     from saymask.connection import Tls
     from saymask.errors import (
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
     from saymask.readers import read_image
     from saymask.results import Health, ModelInfo, Segmentation, TensorInfo, box_from_mask
     from saymask.source_image import SourceImage
+
+    from . import aio as aio
+    from . import mask_codec as mask_codec
 
 _MODULE_OF_NAME = {
     "Client": "client",

@@ -1,7 +1,5 @@
 """Checks of what the caller asks, before anything is sent."""
 
-from __future__ import annotations
-
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +15,8 @@ if TYPE_CHECKING:
 
     from saymask.source_image import SourceImage
 
-    ImageLike: TypeAlias = NDArray[np.uint8] | PIL.Image.Image | SourceImage | str | Path
+ImageLike: TypeAlias = "NDArray[np.uint8] | PIL.Image.Image | SourceImage | str | Path"
+"""What a caller may pass as the image; `check_image` says what each must hold."""
 
 _WINDOW = (
     "choose the range to show and scale it to 0..255 first: "

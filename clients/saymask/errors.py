@@ -133,7 +133,11 @@ def error_of_status(
         status = "PERMISSION_DENIED"
     kind = _KIND_OF_STATUS.get(status, ServerError)
     message = details.strip() or f"the server gave no reason ({status})"
-    if kind in (Unavailable, DeadlineExceeded):
+    if message.startswith("failed to connect to all addresses"):
+        message = f"no server answers at {url} ({message.rpartition(': ')[2]})"
+    elif message == "Deadline Exceeded":  # gRPC's own words, on this side
+        message = f"no answer from {url} within timeout_s"
+    elif kind is Unavailable:
         message = f"{url}: {message}"
     elif kind is ServerError:
         message = f"{message} (status {status}, request id {request_id})"

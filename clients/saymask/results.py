@@ -15,7 +15,7 @@ class Segmentation:
 
     prompt: str
     """The question as it was asked."""
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] = field(repr=False)
     """(H, W) bool on the pixel grid of the image that was sent; true is foreground. Read-only."""
     box_xyxy: NDArray[np.float32]
     """(4,) float32 (x0, y0, x1, y1) in pixels, half-open, as the model predicted it: on its own,

@@ -1,0 +1,192 @@
+"""DICOM images: one frame, shown as the file says (PS3.3 C.7.6.3, C.11.1, C.11.2).
+
+Grey values go through the modality transformation, then the VOI LUT or the window, then
+MONOCHROME1 is inverted; colour becomes RGB. Of multi-frame files with functional groups, each
+value comes from the frame's own group, then the shared one.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saymask.errors import InvalidArgument, MissingExtra
+from saymask.readers import check_index
+from saymask.source_image import Geometry, SourceImage
+from saymask.windowing import percentile_range, window_to_uint8
+
+
+def read_dicom(
+    path: Path,
+    content: bytes,
+    digest: str,
+    frame_number: int | None,
+    window: tuple[float, float] | None,
+) -> SourceImage:
+    """Read one frame; arguments as `saymask.read_image` has them."""
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtra(
+            f"reading {path.name} needs pydicom: pip install 'saymask[dicom]'"
+        ) from error
+    try:
+        ds = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
+    except (pydicom.errors.InvalidDicomError, OSError, ValueError, KeyError) as error:
+        raise InvalidArgument(f"{path.name}: not a whole DICOM file: {error}") from error
+    if "PixelData" not in ds:
+        raise InvalidArgument(f"{path.name}: this DICOM file holds no picture (no PixelData)")
+    frames = int(ds.get("NumberOfFrames") or 1)
+    number = check_index("frame", frame_number or 1, 1, frames, path.name)
+    stored = _stored_values(ds, number - 1, path.name)
+    if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
+        if window is not None:
+            raise InvalidArgument(f"{path.name} is a colour image; leave the window out")
+        pixels, intensity = _color(ds, stored), ""
+    else:
+        pixels, intensity = _grey(ds, stored, number - 1, window)
+    geometry = _geometry(ds, number - 1, frames, stored.shape)
+    return SourceImage(
+        pixels=np.ascontiguousarray(pixels),
+        path=path,
+        sha256=digest,
+        kind="dicom",
+        part=f"frame{number}" if frames > 1 else "",
+        description=f"frame {number} of {frames}" if frames > 1 else "",
+        intensity=intensity,
+        geometry=geometry,
+        spacing_mm=_spacing_mm(ds, number - 1),
+    )
+
+
+def _stored_values(ds: Any, frame: int, name: str) -> NDArray[Any]:
+    """Decode one frame: (H, W), or (H, W, 3) in RGB."""
+    import pydicom.pixels
+
+    try:
+        return pydicom.pixels.pixel_array(ds, index=frame)
+    except (RuntimeError, NotImplementedError) as error:
+        syntax = ds.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in ds.file_meta else ""
+        raise InvalidArgument(
+            f"{name}: its pixels ({syntax or 'unknown encoding'}) need a decoder that is not "
+            f"installed or failed: pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    except (AttributeError, ValueError, KeyError) as error:
+        raise InvalidArgument(f"{name}: its pixels cannot be decoded: {error}") from error
+
+
+def _color(ds: Any, stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return RGB (H, W, 3) uint8."""
+    import pydicom.pixels
+
+    if ds.PhotometricInterpretation == "PALETTE COLOR":
+        entry_bits = int(ds.RedPaletteColorLookupTableDescriptor[2])
+        stored = pydicom.pixels.apply_color_lut(stored, ds)[..., :3]
+    else:
+        entry_bits = int(ds.BitsStored)
+    return (stored.astype(np.uint32) * 255 // (2**entry_bits - 1)).astype(np.uint8)
+
+
+def _grey(
+    ds: Any, stored: NDArray[Any], frame: int, window: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], str]:
+    """Return (H, W, 1) uint8, and how values became 8 bits."""
+    import pydicom.pixels
+
+    rescale = _group(ds, frame, "PixelValueTransformationSequence")
+    values = pydicom.pixels.apply_modality_lut(stored, rescale)
+    voi = _group(ds, frame, "FrameVOILUTSequence")
+    if window is not None:
+        shown, intensity = window_to_uint8(values, *window), f"{window[0]:g}..{window[1]:g}"
+    elif voi.get("VOILUTSequence"):
+        bits = int(voi.VOILUTSequence[0].LUTDescriptor[2])
+        table = pydicom.pixels.apply_voi(values.astype(np.int64), voi)
+        shown, intensity = window_to_uint8(table, 0, 2**bits - 1), "the file's VOI LUT"
+    elif voi.get("WindowCenter") is not None and voi.get("WindowWidth") is not None:
+        center, width = _first(voi.WindowCenter), _first(voi.WindowWidth)
+        function = str(voi.get("VOILUTFunction") or "LINEAR")
+        shown = apply_window(values, center, width, function)
+        intensity = f"window center {center:g}, width {width:g}"
+    else:
+        low, high = percentile_range(values[stored != ds.get("PixelPaddingValue", np.nan)])
+        shown, intensity = window_to_uint8(values, low, high), f"{low:g}..{high:g}"
+    if ds.PhotometricInterpretation == "MONOCHROME1":
+        shown, intensity = np.invert(shown), f"{intensity}, inverted"
+    return shown[:, :, np.newaxis], f"{intensity} -> 0..255"
+
+
+def apply_window(
+    values: NDArray[Any], center: float, width: float, function: str
+) -> NDArray[np.uint8]:
+    """Apply a window as PS3.3 C.11.2.1.2 and C.11.2.1.3 define it.
+
+    Args:
+        values: any shape, after the modality transformation.
+        center: WindowCenter.
+        width: WindowWidth; at least 1 for LINEAR, above 0 otherwise.
+        function: VOILUTFunction: `LINEAR`, `LINEAR_EXACT` or `SIGMOID`.
+
+    Returns:
+        Same shape, uint8.
+    """
+    if function == "SIGMOID":
+        steps = np.clip(-4.0 * (values.astype(np.float64) - center) / width, -100, 100)
+        return np.rint(255.0 / (1.0 + np.exp(steps))).astype(np.uint8)
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    # A width of 0, which LINEAR makes of the smallest it allows, is a threshold.
+    width = max(width, 1e-6)
+    return window_to_uint8(values, center - width / 2, center + width / 2)
+
+
+def _geometry(ds: Any, frame: int, frames: int, shape: tuple[int, ...]) -> Geometry | None:
+    """Return the frame's place in a volume (columns, rows, 1) of its own; None if unsaid."""
+    position = _group(ds, frame, "PlanePositionSequence").get("ImagePositionPatient")
+    orientation = _group(ds, frame, "PlaneOrientationSequence").get("ImageOrientationPatient")
+    spacing = _group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
+    if not (position and orientation and spacing) or (frames > 1 and _is_root(ds, position)):
+        return None
+    measures = _group(ds, frame, "PixelMeasuresSequence")
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    thickness = measures.get("SliceThickness") or measures.get("SpacingBetweenSlices") or 1.0
+    affine_lps = np.eye(4)
+    affine_lps[:3, 0] = along_row * float(spacing[1])  # PixelSpacing: between rows, then columns
+    affine_lps[:3, 1] = along_column * float(spacing[0])
+    affine_lps[:3, 2] = np.cross(along_row, along_column) * float(thickness)
+    affine_lps[:3, 3] = np.array(position, float)
+    affine_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps
+    # Voxel i runs along columns, j along rows: picture (row, column) is voxel (column, row, 0).
+    mapping = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    return Geometry(affine_ras, (shape[1], shape[0], 1), mapping)
+
+
+def _is_root(ds: Any, position: Any) -> bool:
+    """Return whether a position is the file's, not a frame's: it then says nothing of a frame."""
+    return ds.get("ImagePositionPatient") is position
+
+
+def _spacing_mm(ds: Any, frame: int) -> tuple[float, float] | None:
+    spacing = _group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
+    return (float(spacing[0]), float(spacing[1])) if spacing else None
+
+
+def _group(ds: Any, frame: int, keyword: str) -> Any:
+    """Return the data set that holds a functional group's elements for one frame."""
+    for groups, index in (
+        (ds.get("PerFrameFunctionalGroupsSequence"), frame),
+        (ds.get("SharedFunctionalGroupsSequence"), 0),
+    ):
+        if groups and len(groups) > index and groups[index].get(keyword):
+            return groups[index][keyword].value[0]
+    return ds
+
+
+def _first(value: Any) -> float:
+    """Return the first of possibly several values."""
+    try:
+        return float(value)
+    except TypeError:
+        return float(value[0])

@@ -1,0 +1,144 @@
+"""Writes an answer to files: the mask as PNG or NIfTI, the overlay, the JSON report.
+
+The report's fields are documented in docs/client.md. Drawing is in `overlay`.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+import saymask
+from saymask.errors import InvalidArgument, MissingExtra
+from saymask.overlay import draw_overlay
+from saymask.results import ModelInfo, Segmentation, box_from_mask
+from saymask.source_image import SourceImage
+
+__all__ = [
+    "REPORT_SCHEMA",
+    "prompt_slug",
+    "report",
+    "write_json",
+    "write_mask_nifti",
+    "write_mask_png",
+    "write_overlay",
+]
+
+REPORT_SCHEMA = "saymask.report/1"
+"""Name and version of the report's fields."""
+
+_SLUG_LETTERS = 48
+
+
+def prompt_slug(prompt: str) -> str:
+    """Return a prompt as a part of a file name: letters and digits in any script, and `_`.
+
+    A prompt that is cut short, or has no letter, ends in a few digits of its SHA-256, so that two
+    long prompts with one beginning keep apart.
+    """
+    letters = unicodedata.normalize("NFKC", prompt).lower()
+    slug = "_".join("".join(c if c.isalnum() else " " for c in letters).split())
+    if 0 < len(slug) <= _SLUG_LETTERS and len(slug.encode()) <= 2 * _SLUG_LETTERS:
+        return slug
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    start = slug.encode()[:_SLUG_LETTERS].decode(errors="ignore").rstrip("_")
+    return f"{start}_{digest}" if start else digest
+
+
+def write_mask_png(path: Path, segmentation: Segmentation) -> None:
+    """Write the mask as an 8-bit grey PNG of the picture's size: 255 is the target, 0 the rest."""
+    PIL.Image.fromarray(segmentation.mask.astype(np.uint8) * 255).save(path, format="PNG")
+
+
+def write_mask_nifti(path: Path, segmentation: Segmentation, source: SourceImage) -> None:
+    """Write the mask as a NIfTI volume of the source's shape and affine: 1 in the slice, else 0.
+
+    Raises:
+        InvalidArgument: if the source has no place in a volume.
+        MissingExtra: if nibabel is not installed.
+    """
+    geometry = source.geometry
+    if geometry is None:
+        raise InvalidArgument(
+            f"{source.path.name} does not say where its pixels lie in the patient, so its mask "
+            "cannot be NIfTI; write PNG"
+        )
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MissingExtra("writing NIfTI needs nibabel: pip install 'saymask[nifti]'") from error
+    volume = np.zeros(geometry.shape, np.uint8)
+    volume[tuple(geometry.voxels_of(*np.nonzero(segmentation.mask)))] = 1
+    image = nibabel.Nifti1Image(volume, geometry.affine_ras)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+def write_overlay(path: Path, segmentation: Segmentation, source: SourceImage) -> None:
+    """Write the picture with the answer drawn on it as PNG."""
+    draw_overlay(source, segmentation).save(path, format="PNG")
+
+
+def report(
+    segmentation: Segmentation,
+    source: SourceImage,
+    *,
+    models: Iterable[ModelInfo] = (),
+    files: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the report of one answer, ready for JSON.
+
+    Args:
+        segmentation: the answer, on the picture's pixel grid.
+        source: the picture that was asked about.
+        models: models of the server, of which names and versions are kept.
+        files: names of the files written, by what they hold.
+    """
+    area_px = int(segmentation.mask.sum())
+    area_mm2 = source.pixel_area_mm2
+    mask_box = box_from_mask(segmentation.mask)
+    names = {(model.name, model.version) for model in models}
+    names.add((segmentation.model_name, segmentation.model_version))
+    return {
+        "schema": REPORT_SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "prompt": segmentation.prompt,
+        "found": segmentation.found,
+        "box_xyxy": _rounded(segmentation.box_xyxy),
+        "mask_box_xyxy": None if mask_box is None else _rounded(mask_box),
+        "score": round(segmentation.score, 6),
+        "label": segmentation.label,
+        "area_px": area_px,
+        "area_mm2": None if area_mm2 is None else round(area_px * area_mm2, 3),
+        "explanation": segmentation.explanation,
+        "source": {
+            "file": source.path.name,
+            "sha256": source.sha256,
+            "kind": source.kind,
+            "part": source.description or None,
+            "size_hw": list(source.pixels.shape[:2]),
+            "spacing_mm": None if source.spacing_mm is None else _rounded(source.spacing_mm),
+            "intensity": source.intensity or None,
+        },
+        "models": [{"name": name, "version": version} for name, version in sorted(names)],
+        "request_id": segmentation.request_id,
+        "timings_ms": {name: round(ms, 3) for name, ms in segmentation.timings_ms.items()},
+        "client": f"saymask {saymask.__version__}",
+        "files": dict(files or {}),
+    }
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a report as UTF-8 JSON."""
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(numbers: Iterable[float]) -> list[float]:
+    return [round(float(number), 3) for number in numbers]
