@@ -115,7 +115,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     }
     if BASE_TABLE_FILE in adapters:
         raise ValueError(
-            f"adapters/{BASE_TABLE_FILE}: the name is taken by the base's embedding table; rename it"
+            f"adapters/{BASE_TABLE_FILE}: the name belongs to the base's table; rename the adapter"
         )
     tables = {BASE: _read_tensor(base, "model.embed_tokens.weight")}
     for path in sorted((folder / "embeddings").glob("*.safetensors")):

@@ -136,7 +136,7 @@ def _segment_lengths(request: GenerateRequest, segments: int, width: int) -> np.
     total = int(lengths.astype(np.int64).sum())
     if total != rows:
         raise ValueError(
-            f"embeddings: got {rows} rows, but embedding_lengths {_shown(lengths)} add up to {total}"
+            f"embeddings: got {rows} rows, but embedding_lengths {_shown(lengths)} sum to {total}"
         )
     return lengths.astype(np.int64)
 

@@ -79,6 +79,7 @@ class VllmEngine:
             else:
                 os.environ.setdefault(name, value)
         from vllm import AsyncEngineArgs
+        from vllm.config import KVTransferConfig
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -89,7 +90,6 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "generation_config": "vllm",
-            # Two requests with equal prompts must not differ in what they say of the cache.
             "max_num_seqs": folder.settings.max_in_flight,
             **folder.settings.arguments,
         }
@@ -109,12 +109,12 @@ class VllmEngine:
                     "hf_config": {"eagle_aux_hidden_state_layer_ids": [folder.num_layers]}
                 },
             },
-            kv_transfer_config={
-                "kv_connector": hidden_states.HiddenStatesConnector.__name__,
-                "kv_connector_module_path": hidden_states.__name__,
-                "kv_role": "kv_producer",
-                "kv_connector_extra_config": {hidden_states.OWNER_PID_KEY: os.getpid()},
-            },
+            kv_transfer_config=KVTransferConfig(
+                kv_connector=hidden_states.HiddenStatesConnector.__name__,
+                kv_connector_module_path=hidden_states.__name__,
+                kv_role="kv_producer",
+                kv_connector_extra_config={hidden_states.OWNER_PID_KEY: os.getpid()},
+            ),
             **arguments,
         )
         llm = AsyncLLM.from_engine_args(engine_args)
@@ -136,7 +136,9 @@ class VllmEngine:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of weights, embeddings and hidden rows."""
-        return self._llm.model_config.dtype
+        dtype = self._llm.model_config.dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
     @property
     def max_length(self) -> int:
@@ -179,7 +181,9 @@ class VllmEngine:
 
         length = len(embeddings)
         # Without ids beside the embeddings the extraction of hidden states ends the engine.
-        prompt = embeds_input(embeddings, prompt_token_ids=[0] * length, is_token_ids=[False] * length)
+        prompt = embeds_input(
+            embeddings, prompt_token_ids=[0] * length, is_token_ids=[False] * length
+        )
         sampling = SamplingParams(
             max_tokens=max_tokens,
             temperature=temperature,
@@ -192,9 +196,7 @@ class VllmEngine:
         )
         lora = None if adapter == BASE else self._loras[adapter]
         try:
-            async for output in self._llm.generate(
-                prompt, sampling, request_id, lora_request=lora
-            ):
+            async for output in self._llm.generate(prompt, sampling, request_id, lora_request=lora):
                 yield EngineOutput(
                     token_ids=list(output.outputs[0].token_ids),
                     finished=output.finished,
