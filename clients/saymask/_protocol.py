@@ -111,15 +111,14 @@ def text_of(streamed: Any) -> str:
     return raw[4:].decode("utf-8", errors="replace")
 
 
-def model_info_of(entry: Any, metadata: Any | None) -> ModelInfo:
-    """Join a model's line of the repository index with its metadata, if it has any."""
+def model_info_of(version: str, ready: bool, metadata: Any) -> ModelInfo:
+    """Join what `ModelReady` and `ModelMetadata` say about one version of a model."""
     return ModelInfo(
-        name=entry.name,
-        version=entry.version,
-        state=entry.state,
-        reason=entry.reason,
-        inputs=() if metadata is None else _tensor_infos(metadata.inputs),
-        outputs=() if metadata is None else _tensor_infos(metadata.outputs),
+        name=metadata.name,
+        version=version,
+        state="READY" if ready else "UNAVAILABLE",
+        inputs=_tensor_infos(metadata.inputs),
+        outputs=_tensor_infos(metadata.outputs),
     )
 
 

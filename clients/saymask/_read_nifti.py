@@ -56,7 +56,7 @@ def read_nifti(
         sha256=digest,
         kind="nifti",
         part=f"{plane}{index}{frame}",
-        description=f"{plane} slice {index} of 0..{count - 1}",
+        description=f"{plane} slice {index} (0 to {count - 1})",
         intensity=f"{low:g}..{high:g} -> 0..255",
         geometry=geometry,
         spacing_mm=(float(np.linalg.norm(down)), float(np.linalg.norm(right))),

@@ -137,18 +137,20 @@ class Client:
         return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
 
     async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
-        """List the models of the server's repositories, sorted by name and version."""
+        """List the models the server has loaded, sorted by name and version."""
         deadline, stub = self._deadline(timeout_s), self._stub()
-        index = await self._call(
-            stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), deadline
-        )
+        everything = service_pb2.ModelStatisticsRequest()
+        loaded = (await self._call(stub.ModelStatistics, everything, deadline)).model_stats
         models = []
-        for entry in sorted(index.models, key=lambda entry: (entry.name, entry.version)):
-            metadata = None
-            if entry.state == "READY":
-                request = service_pb2.ModelMetadataRequest(name=entry.name, version=entry.version)
-                metadata = await self._call(stub.ModelMetadata, request, deadline)
-            models.append(_protocol.model_info_of(entry, metadata))
+        for name, version in sorted((model.name, model.version) for model in loaded):
+            which = {"name": name, "version": version}
+            ready = await self._call(
+                stub.ModelReady, service_pb2.ModelReadyRequest(**which), deadline
+            )
+            metadata = await self._call(
+                stub.ModelMetadata, service_pb2.ModelMetadataRequest(**which), deadline
+            )
+            models.append(_protocol.model_info_of(version, ready.ready, metadata))
         return models
 
     async def close(self) -> None:

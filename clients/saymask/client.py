@@ -182,24 +182,22 @@ class Client:
         return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
-        """List the models of the server's repositories, sorted by name and version."""
-        deadline = self._deadline(timeout_s)
-        index = self._call(
-            self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), deadline
-        )
-        return [
-            _protocol.model_info_of(
-                entry,
-                self._call(
-                    self._stub.ModelMetadata,
-                    service_pb2.ModelMetadataRequest(name=entry.name, version=entry.version),
-                    deadline,
-                )
-                if entry.state == "READY"
-                else None,
+        """List the models the server has loaded, sorted by name and version."""
+        deadline, stub = self._deadline(timeout_s), self._stub
+        loaded = self._call(
+            stub.ModelStatistics, service_pb2.ModelStatisticsRequest(), deadline
+        ).model_stats
+        models = []
+        for name, version in sorted((model.name, model.version) for model in loaded):
+            which = {"name": name, "version": version}
+            ready = self._call(
+                stub.ModelReady, service_pb2.ModelReadyRequest(**which), deadline
+            ).ready
+            metadata = self._call(
+                stub.ModelMetadata, service_pb2.ModelMetadataRequest(**which), deadline
             )
-            for entry in sorted(index.models, key=lambda entry: (entry.name, entry.version))
-        ]
+            models.append(_protocol.model_info_of(version, ready, metadata))
+        return models
 
     def close(self) -> None:
         """Cancel what is in flight and close the connection."""

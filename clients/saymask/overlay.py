@@ -1,5 +1,7 @@
 """Draws an answer on its picture: tint, contour, box, and a caption that can be read."""
 
+from typing import TypeAlias
+
 import PIL.Image
 import PIL.ImageChops
 import PIL.ImageDraw
@@ -21,6 +23,16 @@ _TEXT_COLOR = (240, 243, 246)
 _MUTED_COLOR = (154, 164, 175)
 _MARGIN_PX = 22
 _QUESTION_LINES = 4
+_NO_LETTER = "\uffff"  # drawn as the box that stands for a letter the font lacks
+_WIDER_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "Arial Unicode.ttf",
+)
+
+_Font: TypeAlias = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
 
 
 def draw_overlay(source: SourceImage, segmentation: Segmentation) -> PIL.Image.Image:
@@ -40,9 +52,8 @@ def draw_overlay(source: SourceImage, segmentation: Segmentation) -> PIL.Image.I
     picture = _picture(source).resize(size, PIL.Image.Resampling.BICUBIC)
     if segmentation.found:
         _draw_mask(picture, segmentation)
-    left, top, right, bottom = segmentation.box_xyxy
-    box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
-    _draw_box(picture, box)
+        left, top, right, bottom = segmentation.box_xyxy
+        _draw_box(picture, (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y))
     if source.geometry is not None:
         _draw_sides(picture, source.geometry.edge_letters())
     return _with_caption(picture, source, segmentation)
@@ -119,7 +130,7 @@ def _with_caption(
     if len(question) > _QUESTION_LINES:
         question = [*question[: _QUESTION_LINES - 1], question[_QUESTION_LINES - 1] + " …"]
     details = _wrapped(_details(source, segmentation), detail_font, room)
-    height = 2 * _MARGIN_PX + 34 * len(question) + 8 + 25 * (len(details) + 1)
+    height = 2 * _MARGIN_PX + 34 * len(question) + 8 + 25 * (len(details) + segmentation.found)
     canvas = PIL.Image.new("RGB", (width, picture.height + height), _CAPTION_BACKGROUND)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
     draw = PIL.ImageDraw.Draw(canvas)
@@ -131,7 +142,8 @@ def _with_caption(
     for line in details:
         draw.text((_MARGIN_PX, y), line, _TEXT_COLOR, detail_font)
         y += 25
-    _draw_legend(draw, y, segmentation.found)
+    if segmentation.found:
+        _draw_legend(draw, y)
     return canvas
 
 
@@ -140,25 +152,23 @@ def _details(source: SourceImage, segmentation: Segmentation) -> str:
         pixels = int(segmentation.mask.sum())
         area = f"{pixels:,} px"
         if source.pixel_area_mm2 is not None:
-            area += f" = {pixels * source.pixel_area_mm2:,.0f} mm²"
+            area += f" = {pixels * source.pixel_area_mm2:,.0f} mm2"
         found = f"score {segmentation.score:.2f} of 1   ·   {area}"
     else:
-        found = "nothing found"
+        found = "nothing found"  # the predicted box means nothing then, and is not drawn
     return "   ·   ".join(part for part in (found, source.description) if part)
 
 
-def _draw_legend(draw: PIL.ImageDraw.ImageDraw, y: float, found: bool) -> None:
+def _draw_legend(draw: PIL.ImageDraw.ImageDraw, y: float) -> None:
     x = float(_MARGIN_PX)
     font = _font(16)
     for color, text in ((_MASK_COLOR, "mask"), (_BOX_COLOR, "predicted box")):
-        if text == "mask" and not found:
-            continue
         draw.rounded_rectangle((x, y + 5, x + 16, y + 17), radius=3, fill=color)
         draw.text((x + 24, y + 1), text, _MUTED_COLOR, font)
         x += 24 + draw.textlength(text, font) + 28
 
 
-def _wrapped(text: str, font: PIL.ImageFont.ImageFont, room_px: int) -> list[str]:
+def _wrapped(text: str, font: _Font, room_px: int) -> list[str]:
     """Break text into lines of at most `room_px`; a word too long alone is broken anywhere."""
     lines = [""]
     for word in text.split(" "):
@@ -175,12 +185,21 @@ def _wrapped(text: str, font: PIL.ImageFont.ImageFont, room_px: int) -> list[str
     return lines
 
 
-def _font(size: int, text: str = "") -> PIL.ImageFont.ImageFont:
-    """Return Pillow's own font, or a wider one of the system for letters it lacks."""
-    if any(ord(letter) > 0x24F and letter not in "“”…·" for letter in text):
-        for name in ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "msyh.ttc"):
-            try:
-                return PIL.ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return PIL.ImageFont.load_default(size)
+def _font(size: int, text: str = "") -> _Font:
+    """Return Pillow's own font, or the first of the system's that has all letters of the text."""
+    own = PIL.ImageFont.load_default(size)
+    if _has_all(own, text):
+        return own
+    for name in _WIDER_FONTS:
+        try:
+            font = PIL.ImageFont.truetype(name, size)
+        except OSError:
+            continue
+        if _has_all(font, text):
+            return font
+    return own
+
+
+def _has_all(font: _Font, text: str) -> bool:
+    missing = bytes(font.getmask(_NO_LETTER))
+    return all(bytes(font.getmask(letter)) != missing for letter in set(text) - set(" "))

@@ -56,20 +56,18 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model of the server's repository."""
+    """One model that the server has loaded."""
 
     name: str
     """Name to call it by."""
     version: str
     """Version number as text."""
     state: str
-    """`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`; empty where the server does not say."""
-    reason: str = ""
-    """Why it is not ready; empty when it is."""
+    """`READY`, or `UNAVAILABLE` when it has stopped answering."""
     inputs: tuple[TensorInfo, ...] = ()
-    """Inputs; empty unless the model is ready."""
+    """Its inputs."""
     outputs: tuple[TensorInfo, ...] = ()
-    """Outputs; empty unless the model is ready."""
+    """Its outputs."""
 
 
 @dataclass(frozen=True)

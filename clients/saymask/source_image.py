@@ -62,7 +62,7 @@ class SourceImage:
     part: str = ""
     """Which part of the file it is, for file names, as `axial42`; empty for the whole file."""
     description: str = ""
-    """The same for people, as `axial slice 42 of 0..90`."""
+    """The same for people, as `axial slice 42 (0 to 90)`."""
     intensity: str = ""
     """How values became 8 bits, as `-160..240 -> 0..255`; empty where the file has 8 bits."""
     geometry: Geometry | None = None

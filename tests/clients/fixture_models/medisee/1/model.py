@@ -31,7 +31,9 @@ class TritonPythonModel:
         word, *rest = prompt.split()
         error = None
         if word == "fail":
-            error = pb_utils.TritonError(f"asked for {rest[0]}", getattr(pb_utils.TritonError, rest[0]))
+            error = pb_utils.TritonError(
+                f"asked for {rest[0]}", getattr(pb_utils.TritonError, rest[0])
+            )
         elif word in ("unavailable", "sleep"):
             self.requests[rest[1]] += 1
             if word == "sleep":
