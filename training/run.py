@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from serving.llava_prompt import LlavaTokenizer
+from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer
 from training.data.questions import corpus
 from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, Template, load_template
 from training.data.tokenizer import train_tokenizer
+from training.networks.medisee import MediSee
 from training.networks.profiles import Profile, demo_profile
 from training.stages.image_encoder import ImageEncoderStage
 from training.stages.language_base import LanguageBaseStage
+from training.stages.medisee import MediSeeStage
 from training.trainer import Schedule, Stage, Trainer
+from training.weights_folder import load_base_state, save_weights
 
 WEIGHTS = Path(__file__).parent / "weights" / "demo"
 """Folder of the committed demo weights."""
@@ -61,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.stage or STAGES:
         stage, schedule = STAGES[name](setting)
         figures[name] = Trainer(stage, schedule, setting.runs).run()
+        if isinstance(stage, MediSeeStage):
+            save_weights(stage.network, setting.weights)
     print(json.dumps(figures))
     return 0
 
@@ -79,10 +85,66 @@ def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
     return stage, Schedule(steps=2000, learning_rate=1e-3)
 
 
+def _medisee(setting: Setting) -> tuple[Stage, Schedule]:
+    first, second = (_trained(setting, name) for name in ("image_encoder", "language_base"))
+    network = MediSee(setting.profile)
+    network.image_encoder.load_state_dict(_part(first, "image_encoder"))
+    network.mask_decoder.load_state_dict(_part(first, "mask_decoder"))
+    network.llava_image_encoder.load_state_dict(_part(second, "llava_image_encoder"))
+    load_base_state(network, _part(second, "mllm"))
+    # The box head that taught the base to point is a good start for the box decoder.
+    network.box_decoder.load_state_dict(_part(second, "box_head"))
+    network.adopt_base_vocabulary()
+    stage = MediSeeStage(
+        "medisee",
+        network,
+        _tokenizer(setting, MEDISEE_ADDED_TOKENS),
+        setting.train,
+        setting.held_out,
+        seed=2000,
+        structure_vectors=first["structure_embedding.weight"],
+        align_steps=150,
+    )
+    return stage, Schedule(steps=1150, learning_rate=1e-3, weight_decay=0.0)
+
+
+def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
+    network = MediSee(setting.profile)
+    network.load_state_dict(_part(_trained(setting, "medisee"), "medisee"))
+    stage = MediSeeStage(
+        "medisee_finetuned",
+        network,
+        _tokenizer(setting, MEDISEE_ADDED_TOKENS),
+        setting.train,
+        setting.held_out,
+        seed=3000,
+        similarity=True,
+    )
+    schedule = Schedule(steps=250, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
+    return stage, schedule
+
+
 STAGES: dict[str, Callable[[Setting], tuple[Stage, Schedule]]] = {
     "image_encoder": _image_encoder,
     "language_base": _language_base,
+    "medisee": _medisee,
+    "medisee_finetuned": _medisee_finetuned,
 }
+
+
+def _trained(setting: Setting, stage: str) -> dict[str, Tensor]:
+    """Weights a finished stage left in its checkpoint."""
+    checkpoint = setting.runs / stage / "checkpoint.pt"
+    if not checkpoint.exists():
+        raise FileNotFoundError(
+            f"{checkpoint} is missing; train it first: python -m training.run --stage {stage}"
+        )
+    return torch.load(checkpoint, weights_only=True)["modules"]
+
+
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _tokenizer(setting: Setting, added_tokens: tuple[str, ...] = ()) -> LlavaTokenizer:
