@@ -17,6 +17,17 @@ ALREADY_EXISTS = "ALREADY_EXISTS"
 CANCELLED = "CANCELLED"
 INTERNAL = "INTERNAL"
 
+KINDS = (
+    INVALID_ARG,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    ALREADY_EXISTS,
+    CANCELLED,
+    INTERNAL,
+)
+"""All of them."""
+
 
 class Unavailable(RuntimeError):  # noqa: N818
     """The server is full; the same request may succeed later. Never used for a broken request."""
@@ -43,7 +54,7 @@ class LaunchError(RuntimeError):
 
 
 # Order matters: the first class an exception is an instance of gives its kind.
-_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+_CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (Unavailable, UNAVAILABLE),
     (Unsupported, UNSUPPORTED),
     (AlreadyExists, ALREADY_EXISTS),
@@ -64,7 +75,7 @@ _ERRORS: dict[str, Callable[[str], BaseException]] = {
 
 def kind_of(error: BaseException) -> str:
     """Name of the Triton error code for an exception; `INTERNAL` for those nobody planned."""
-    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), INTERNAL)
+    return next((kind for cls, kind in _CLASSES if isinstance(error, cls)), INTERNAL)
 
 
 def error_of(kind: str, message: str) -> BaseException:

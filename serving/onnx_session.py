@@ -111,10 +111,10 @@ def session_options(config: ModelConfig) -> ort.SessionOptions:
     options.graph_optimization_level = _LEVELS[level]
     options.intra_op_num_threads = _count(config, "intra_op_thread_count", 0)
     options.inter_op_num_threads = _count(config, "inter_op_thread_count", 0)
-    if _count(config, "execution_mode", 0):
+    if _count(config, "execution_mode", 0, most=1):
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    options.enable_cpu_mem_arena = bool(_count(config, "enable_mem_arena", 1))
-    options.enable_mem_pattern = bool(_count(config, "enable_mem_pattern", 1))
+    options.enable_cpu_mem_arena = bool(_count(config, "enable_mem_arena", 1, most=1))
+    options.enable_mem_pattern = bool(_count(config, "enable_mem_pattern", 1, most=1))
     key = "session.use_device_allocator_for_initializers"
     if key in config.parameters:
         options.add_session_config_entry(key, config.parameters[key])
@@ -203,8 +203,8 @@ def _providers(config: ModelConfig, device_id: int | None) -> list:
     return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
 
 
-def _count(config: ModelConfig, key: str, default: int) -> int:
+def _count(config: ModelConfig, key: str, default: int, most: int = 1024) -> int:
     text = config.parameters.get(key, str(default))
-    if not text.isdecimal():
-        raise ValueError(f"parameter {key} is {text!r}, expected a number from 0")
+    if not text.isdecimal() or int(text) > most:
+        raise ValueError(f"parameter {key} is {text!r}, expected a number from 0 to {most}")
     return int(text)

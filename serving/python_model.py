@@ -32,6 +32,7 @@ import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from contextvars import ContextVar  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, ClassVar  # noqa: E402
 
@@ -39,6 +40,7 @@ import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from serving import model_config  # noqa: E402
+from serving.called_errors import called_id, untag  # noqa: E402
 from serving.environment import check_stub  # noqa: E402
 from serving.errors import Cancelled, Unavailable, error_of  # noqa: E402
 from serving.pipeline_signature import (  # noqa: E402
@@ -55,6 +57,9 @@ MAX_IN_FLIGHT = 64
 
 CANCEL_POLL_S = 0.05
 """Least time between two questions to the server about one request: each costs a round trip."""
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that the current thread answers."""
 
 
 class PythonModel:
@@ -125,18 +130,21 @@ class PythonModel:
             )
         request = pb_utils.InferenceRequest(
             model_name=model_name,
+            request_id=called_id(_request_id.get(), self._config.name),
             inputs=[pb_utils.Tensor(name, _wire_array(value)) for name, value in inputs.items()],
             requested_output_names=list(outputs),
         )
         response = request.exec()
         if response.has_error():
             error = response.error()
-            raise error_of(kind_of_code(error.code()), f"{model_name}: {error.message()}")
+            message, kind = untag(error.message(), kind_of_code(error.code()))
+            raise error_of(kind, f"{model_name}: {message}")
         tensors = {tensor.name(): tensor for tensor in response.output_tensors()}
         return {name: tensors[name].as_numpy() for name in outputs}
 
     def _answer(self, request: Any, sender: Any) -> None:
         last = None
+        _request_id.set(request.request_id())
         try:
             cancelled = _cancellation(sender)
             if cancelled():

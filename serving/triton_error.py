@@ -12,32 +12,13 @@ import traceback
 
 import triton_python_backend_utils as pb_utils
 
-from serving.errors import (
-    ALREADY_EXISTS,
-    CANCELLED,
-    INTERNAL,
-    INVALID_ARG,
-    NOT_FOUND,
-    UNAVAILABLE,
-    UNSUPPORTED,
-    kind_of,
-    message_of,
-)
-
-_KINDS = (
-    INVALID_ARG,
-    NOT_FOUND,
-    UNAVAILABLE,
-    UNSUPPORTED,
-    ALREADY_EXISTS,
-    CANCELLED,
-    INTERNAL,
-)
+from serving.called_errors import tag
+from serving.errors import INTERNAL, KINDS, kind_of, message_of
 
 
 def kind_of_code(code: int) -> str:
     """Kind, as in `serving.errors`, of a Triton error code; `INTERNAL` for an unknown one."""
-    return next((kind for kind in _KINDS if getattr(pb_utils.TritonError, kind) == code), INTERNAL)
+    return next((kind for kind in KINDS if getattr(pb_utils.TritonError, kind) == code), INTERNAL)
 
 
 def triton_error(error: BaseException, request_id: str = "") -> pb_utils.TritonError:
@@ -59,7 +40,7 @@ def triton_error(error: BaseException, request_id: str = "") -> pb_utils.TritonE
     elif not message:
         cancelled = isinstance(error, asyncio.CancelledError)
         message = "the request was cancelled" if cancelled else type(error).__name__
-    return pb_utils.TritonError(message, getattr(pb_utils.TritonError, kind))
+    return pb_utils.TritonError(tag(message, kind, request_id), getattr(pb_utils.TritonError, kind))
 
 
 def error_response(error: BaseException, request_id: str = "") -> pb_utils.InferenceResponse:
