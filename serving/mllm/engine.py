@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 WATCH_INTERVAL_S = 0.25
 """Seconds between two looks at an idle engine's process."""
 
+SOCKETS_FOLDER = "engine"
+"""Folder, in the runtime folder, of the sockets of vLLM's processes."""
+
 REQUESTS = "requests"
 PROMPT_TOKENS = "prompt_tokens"
 RESTARTS = "restarts"
@@ -51,10 +55,12 @@ class MllmEngine:
         self,
         folder: ModelFolder,
         counters: Counters,
-        start: Callable[[ModelFolder], VllmEngine] = VllmEngine.start,
+        runtime_folder: Path,
+        start: Callable[[ModelFolder, Path], VllmEngine] = VllmEngine.start,
     ) -> None:
         self._folder = folder
         self._counters = counters
+        self._sockets = runtime_folder / SOCKETS_FOLDER
         self._start = start
         self._processor = SentencePieceProcessor(str(folder.base / "tokenizer.model"))
         self._engine: VllmEngine | None = None
@@ -193,9 +199,13 @@ class MllmEngine:
 
     async def _open_engine(self) -> None:
         loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._starter, self._start, self._folder)
+        engine = await loop.run_in_executor(self._starter, self._start, self._folder, self._sockets)
         self._engine = engine
-        await engine.load_adapters()
+        try:
+            await engine.load_adapters()
+        except BaseException:
+            await self._shut_engine_down()
+            raise
         self._state = "ready"
 
     async def _shut_engine_down(self) -> None:
@@ -226,7 +236,6 @@ class MllmEngine:
         except Exception:
             logger.exception("the engine did not start again")
             self._state = "down"
-            await self._shut_engine_down()
 
 
 _REFUSALS: dict[State, str] = {

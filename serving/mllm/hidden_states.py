@@ -16,10 +16,6 @@ Runs inside vLLM's processes. Written for the connector interface of vLLM 0.32
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +30,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.v1.kv_cache_interface import HiddenStateCacheSpec
+
+from serving.mllm.owner_watch import end_with
 
 if TYPE_CHECKING:
     from vllm.forward_context import ForwardContext
@@ -312,19 +310,3 @@ def hidden_states_group(kv_cache_config: KVCacheConfig) -> int:
             "start the engine with the `extract_hidden_states` method"
         )
     return found[0]
-
-
-def end_with(owner_pid: int, interval_s: float = 0.5) -> None:
-    """End this process when its parent is no longer `owner_pid`.
-
-    vLLM ends its workers with the engine, but an engine whose owner was killed would stay. A
-    thread looks, because Linux's parent-death signal follows the thread that started us and not
-    its process.
-    """
-
-    def watch() -> None:
-        while os.getppid() == owner_pid:
-            time.sleep(interval_s)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="owner-watch", daemon=True).start()

@@ -8,12 +8,9 @@ aborts the request. The socket lies in a folder that only this user may enter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-import stat
 import struct
-import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -34,9 +31,6 @@ from serving.mllm.messages import (
     encode,
 )
 
-RUNTIME_FOLDER_VARIABLE = "SAYMASK_RUNTIME_DIR"
-"""Names a private folder that all models of one server share."""
-
 MAX_FRAME_BYTES = 1 << 28
 """Longest frame: 16,384 rows of 4,096 float32."""
 
@@ -55,38 +49,6 @@ class Engine(Protocol):
         """Any number of increments, then one completion."""
 
 
-def socket_path(owner: str, server_pid: int) -> Path:
-    """Where the model `owner` listens, in a private folder that is made if need be.
-
-    Args:
-        owner: Name of the model that owns the engine.
-        server_pid: Process id of the server, parent of all its models' processes; it names the
-            folder when `SAYMASK_RUNTIME_DIR` does not.
-
-    Raises:
-        PermissionError: if the folder belongs to somebody else or lets others in.
-        ValueError: if the path is too long for a socket.
-    """
-    named = os.environ.get(RUNTIME_FOLDER_VARIABLE)
-    folder = Path(named or f"{tempfile.gettempdir()}/saymask-{os.getuid()}-{server_pid}")
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or mode & 0o077:
-        raise PermissionError(
-            f"{folder}: expected a folder of uid {os.getuid()} with mode 0700, got uid "
-            f"{status.st_uid}, mode {mode:04o}; set {RUNTIME_FOLDER_VARIABLE} to a private folder"
-        )
-    path = folder / f"{owner}.sock"
-    if len(os.fsencode(path)) > 107:
-        raise ValueError(
-            f"{path}: a socket's path has at most 107 bytes; "
-            f"set {RUNTIME_FOLDER_VARIABLE} to a shorter one"
-        )
-    return path
-
-
 class RelayServer:
     """The owner's side."""
 
@@ -102,13 +64,10 @@ class RelayServer:
         self._path.chmod(0o600)
 
     async def close(self) -> None:
-        """Stop listening and remove the socket, and its folder when that is empty and ours."""
+        """Stop listening and remove the socket."""
         if self._server is not None:
             self._server.close()
         self._path.unlink(missing_ok=True)
-        if RUNTIME_FOLDER_VARIABLE not in os.environ:
-            with contextlib.suppress(OSError):
-                self._path.parent.rmdir()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answering: asyncio.Task | None = None

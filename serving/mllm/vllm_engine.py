@@ -10,10 +10,12 @@ interface in `serving.mllm.hidden_states`.
 
 from __future__ import annotations
 
-import math
+import gc
 import os
+import shutil
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,23 +63,30 @@ class EngineOutput:
 class VllmEngine:
     """A running engine."""
 
-    def __init__(self, llm: AsyncLLM, folder: ModelFolder, loras: dict[str, Any]) -> None:
+    def __init__(
+        self, llm: AsyncLLM, folder: ModelFolder, loras: dict[str, Any], sockets: Path
+    ) -> None:
         self._llm = llm
         self._folder = folder
         self._loras = loras
+        self._sockets = sockets
 
     @classmethod
-    def start(cls, folder: ModelFolder) -> VllmEngine:
-        """Start the engine's process and load base and adapters' slots; blocks for 20 s or more.
+    def start(cls, folder: ModelFolder, sockets: Path) -> VllmEngine:
+        """Start the engine's processes and load the base; blocks for 20 s or more.
 
         Call it from a thread without a running event loop; everything async belongs to one loop
         afterwards.
+
+        Args:
+            folder: What to serve.
+            sockets: Private folder for the sockets between the engine's processes, which carry
+                pickles; `shutdown` removes it.
         """
-        for name, value in {**ENVIRONMENT, **folder.settings.environment}.items():
-            if name in folder.settings.environment:
-                os.environ[name] = value
-            else:
-                os.environ.setdefault(name, value)
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ.update(folder.settings.environment, VLLM_RPC_BASE_PATH=str(sockets))
         from vllm import AsyncEngineArgs
         from vllm.config import KVTransferConfig
         from vllm.lora.request import LoRARequest
@@ -123,7 +132,7 @@ class VllmEngine:
             name: LoRARequest(name, index, str(folder.adapters[name]))
             for index, name in enumerate(names, start=1)
         }
-        return cls(llm, folder, loras)
+        return cls(llm, folder, loras, sockets)
 
     async def load_adapters(self) -> None:
         """Load every adapter once, so that a bad one is known now and not by its first user."""
@@ -222,7 +231,15 @@ class VllmEngine:
 
     def shutdown(self) -> None:
         """End the engine's processes; returns when they have ended."""
-        self._llm.shutdown(timeout=math.ceil(SHUTDOWN_TIMEOUT_S))
+        # vLLM would log the end of its output task as an error.
+        task = self._llm.output_handler
+        if task is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        self._llm.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
+        # Its destructor fails when it runs at the end of the interpreter.
+        del self._llm
+        gc.collect()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 SHUTDOWN_TIMEOUT_S = 10

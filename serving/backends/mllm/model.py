@@ -35,7 +35,11 @@ from serving.mllm.loop_thread import LoopThread  # noqa: E402
 from serving.mllm.messages import Completion, GenerateRequest, TextIncrement  # noqa: E402
 from serving.mllm.metrics import MetricsFlusher  # noqa: E402
 from serving.mllm.model_folder import read_model_folder  # noqa: E402
-from serving.mllm.relay import Engine, RelayClient, RelayServer, socket_path  # noqa: E402
+from serving.mllm.relay import Engine, RelayClient, RelayServer  # noqa: E402
+from serving.mllm.runtime_folder import (  # noqa: E402
+    open_runtime_folder,
+    remove_runtime_folder,
+)
 from serving.tensors import text_of  # noqa: E402
 from serving.triton_error import error_response  # noqa: E402
 
@@ -60,7 +64,8 @@ class TritonPythonModel:
         self._cancellations = CancellationWatch()
         self._owned: _Owned | None = None
         owner = config.parameters.get("attached_to")
-        path = socket_path(owner or config.name, os.getppid())
+        runtime_folder = open_runtime_folder(os.getppid())
+        path = runtime_folder / f"{owner or config.name}.sock"
         if owner:
             client = RelayClient(path, owner)
             timeout_s = float(config.parameters.get("attach_timeout_s", ATTACH_TIMEOUT_S))
@@ -127,10 +132,15 @@ class _Owned:
 
     def __init__(self, folder: Path, path: Path, loop: LoopThread) -> None:
         self._loop = loop
+        self._runtime_folder = path.parent
         counters = Counters()
-        self.engine = MllmEngine(read_model_folder(folder), counters)
+        self.engine = MllmEngine(read_model_folder(folder), counters, path.parent)
         self._relay = RelayServer(self.engine, path)
-        loop.run(self._open())
+        try:
+            loop.run(self._open())
+        except BaseException:
+            remove_runtime_folder(self._runtime_folder)
+            raise
         self._metrics = MetricsFlusher(pb_utils, counters)
 
     async def _open(self) -> None:
@@ -140,6 +150,7 @@ class _Owned:
     def close(self) -> None:
         self._loop.run(self._close())
         self._metrics.close()
+        remove_runtime_folder(self._runtime_folder)
 
     async def _close(self) -> None:
         await self._relay.close()

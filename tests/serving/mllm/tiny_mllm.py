@@ -50,7 +50,7 @@ def write_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32) -> N
         model.lm_head.weight[config.eos_token_id] = 0
     model = model.to(dtype).eval()
     model.save_pretrained(base)
-    _train_tokenizer(base / "tokenizer.model")
+    train_tokenizer(base / "tokenizer.model")
     for name in (OWN_TABLE, SHARED_TABLE):
         lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
         adapted = get_peft_model(MistralForCausalLM(config), lora)
@@ -78,7 +78,8 @@ def write_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32) -> N
     (folder / "engine.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
-def _train_tokenizer(path: Path) -> None:
+def train_tokenizer(path: Path) -> None:
+    """Train a small tokenizer with byte fallback on a few sentences."""
     text = path.with_suffix(".txt")
     text.write_text((CORPUS + "\n") * 20, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
