@@ -99,9 +99,9 @@ def _draw_box(picture: PIL.Image.Image, box: tuple[float, float, float, float]) 
     if right <= left or bottom <= top:
         return
     draw = PIL.ImageDraw.Draw(picture)
-    draw.rounded_rectangle((left, top, right, bottom), radius=4, outline=(0, 0, 0), width=4)
+    draw.rounded_rectangle((left, top, right, bottom), radius=4, outline=(0, 0, 0), width=5)
     draw.rounded_rectangle(
-        (left + 1, top + 1, right - 1, bottom - 1), radius=4, outline=_BOX_COLOR, width=2
+        (left + 1, top + 1, right - 1, bottom - 1), radius=4, outline=_BOX_COLOR, width=3
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import saymask
+
 from serving.launcher import launch
 
 FIXTURE_MODELS = Path(__file__).parent / "fixture_models"

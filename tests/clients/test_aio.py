@@ -1,0 +1,168 @@
+import asyncio
+import contextlib
+import time
+
+import numpy as np
+import pytest
+import saymask
+
+pytestmark = pytest.mark.server
+
+IMAGE = np.zeros((30, 21), np.uint8)
+IMAGE[3:9, 2:7] = 200
+
+
+def run(server_url, question, **settings):
+    async def ask():
+        async with saymask.aio.Client(server_url, timeout_s=20, **settings) as client:
+            return await question(client)
+
+    return asyncio.run(ask())
+
+
+async def seen_cancelled(client, key, stream=False):
+    """How many requests with this key the server saw cancelled, once it saw one or 5 s passed."""
+    for _ in range(100):
+        if stream:
+            count = int([piece async for piece in client.explain(IMAGE, f"seen {key}")][1])
+        else:
+            count = int((await client.segment(IMAGE, f"seen {key}")).box_xyxy[1])
+        if count:
+            break
+        await asyncio.sleep(0.05)
+    return count
+
+
+def test_it_answers_as_the_blocking_client_does(server_url, client):
+    answer = run(server_url, lambda c: c.segment(IMAGE, "bright x", explain=True))
+    expected = client.segment(IMAGE, "bright x", explain=True)
+    np.testing.assert_array_equal(answer.mask, expected.mask)
+    np.testing.assert_array_equal(answer.box_xyxy, expected.box_xyxy)
+    assert answer.score == expected.score
+    assert answer.explanation == expected.explanation == "bright x "
+    assert set(answer.timings_ms) == set(expected.timings_ms)
+    assert run(server_url, lambda c: c.health()) == client.health()
+    assert run(server_url, lambda c: c.models()) == client.models()
+
+
+def test_both_clients_offer_the_same_calls():
+    import inspect
+
+    for name in ("__init__", "segment", "segment_many", "explain", "health", "models", "close"):
+        blocking, twin = getattr(saymask.Client, name), getattr(saymask.aio.Client, name)
+        assert [str(p) for p in inspect.signature(blocking).parameters.values()] == [
+            str(p) for p in inspect.signature(twin).parameters.values()
+        ]
+
+
+def test_several_questions_are_asked_at_the_same_time(server_url):
+    prompts = [f"sleep 0.4 aiomany{index}" for index in range(6)]
+    start = time.monotonic()
+    answers = run(server_url, lambda c: c.segment_many(IMAGE, prompts))
+    assert time.monotonic() - start < 6 * 0.4
+    assert [answer.prompt for answer in answers] == prompts
+
+
+def test_one_failure_among_several_questions_cancels_the_others(server_url):
+    async def ask(client):
+        with pytest.raises(saymask.NotFound):
+            await client.segment_many(IMAGE, ["sleep 10 aioamong", "fail NOT_FOUND"])
+        return await seen_cancelled(client, "aioamong")
+
+    assert run(server_url, ask) == 1
+
+
+def test_cancelling_the_task_cancels_the_request_on_the_server(server_url):
+    async def ask(client):
+        task = asyncio.create_task(client.segment(IMAGE, "sleep 10 aiotask"))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await seen_cancelled(client, "aiotask")
+
+    assert run(server_url, ask) == 1
+
+
+@pytest.mark.parametrize("how", ["aclose", "task"])
+def test_leaving_an_explanation_cancels_it_on_the_server(server_url, how):
+    async def ask(client):
+        if how == "aclose":
+            async with contextlib.aclosing(client.explain(IMAGE, "slow aioaclose")) as stream:
+                assert await anext(stream) == "tick "
+            assert [piece async for piece in stream] == []
+        else:
+
+            async def read():
+                return [piece async for piece in client.explain(IMAGE, "slow aiotask")]
+
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(read(), 0.3)
+        return await seen_cancelled(client, f"aio{how}", stream=True)
+
+    assert run(server_url, ask) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("INVALID_ARG", saymask.InvalidArgument),
+        ("NOT_FOUND", saymask.NotFound),
+        ("UNAVAILABLE", saymask.Unavailable),
+        ("CANCELLED", saymask.Cancelled),
+        ("INTERNAL", saymask.ServerError),
+    ],
+)
+def test_what_the_server_answers_keeps_its_kind(server_url, code, kind):
+    async def ask(client):
+        with pytest.raises(kind, match=f"asked for {code}"):
+            await client.segment(IMAGE, f"fail {code}")
+        with pytest.raises(kind, match=f"asked for {code}"):
+            async for _ in client.explain(IMAGE, f"fail {code}"):
+                pass
+
+    run(server_url, ask, retries=0)
+
+
+def test_a_refused_call_is_retried_and_a_begun_explanation_is_not(server_url):
+    async def ask(client):
+        assert (await client.segment(IMAGE, "unavailable 2 aiotwice")).found
+        assert (await client.segment(IMAGE, "seen aiotwice")).box_xyxy[0] == 3
+        pieces = [piece async for piece in client.explain(IMAGE, "unavailable 2 aiostream")]
+        assert pieces[0] == "unavailable "
+        stream = client.explain(IMAGE, "break 3")
+        assert [await anext(stream) for _ in range(3)] == ["0 ", "1 ", "2 "]
+        with pytest.raises(saymask.Unavailable, match="broken"):
+            await anext(stream)
+
+    run(server_url, ask)
+
+
+def test_a_deadline_ends_call_and_stream(server_url):
+    async def ask(client):
+        with pytest.raises(saymask.DeadlineExceeded):
+            await client.segment(IMAGE, "sleep 5 aiolate", timeout_s=0.3)
+        with pytest.raises(saymask.DeadlineExceeded):
+            async for _ in client.explain(IMAGE, "slow aiolate", timeout_s=0.3):
+                pass
+
+    run(server_url, ask)
+
+
+def test_wrong_input_is_refused_before_anything_is_sent():
+    async def ask(client):
+        with pytest.raises(saymask.InvalidArgument):
+            await client.segment(np.zeros((4, 4)), "liver")
+        with pytest.raises(saymask.InvalidArgument):
+            client.explain(IMAGE, "")
+
+    run("127.0.0.1:1", ask)
+
+
+def test_a_closed_client_says_so(server_url):
+    async def ask(client):
+        await client.close()
+        with pytest.raises(saymask.SaymaskError, match="closed"):
+            await client.segment(IMAGE, "bright")
+
+    run(server_url, ask)
