@@ -16,7 +16,10 @@ from tritonclient.grpc import model_config_pb2
 ROOT = Path(__file__).resolve().parent.parent
 """Root of the checkout."""
 
-REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
+MODEL_REPOSITORY = ROOT / "model_repository"
+"""Component models; their version folders are written by the export."""
+
+REPOSITORIES = (MODEL_REPOSITORY, ROOT / "ensembles")
 """The two Triton model repositories: components, then public pipelines."""
 
 _NUMPY: dict[str, type] = {

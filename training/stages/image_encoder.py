@@ -94,9 +94,7 @@ class ImageEncoderStage:
             return dense_loss, {}
 
         rng = torch.Generator().manual_seed(self.seed + step)
-        chosen = torch.stack(
-            [_choose(view.present, self.prompts, rng) for view in batch.views]
-        )
+        chosen = torch.stack([_choose(view.present, self.prompts, rng) for view in batch.views])
         boxes = torch.stack(
             [boxes_cxcywh(view.masks[i]) for view, i in zip(batch.views, chosen, strict=True)]
         )

@@ -114,9 +114,12 @@ class LanguageBaseStage:
     def _dense_loss(self, cells: Tensor, batch: ViewBatch) -> Tensor:
         side = self.image_size // self.profile.clip.patch_size
         maps = cells.transpose(1, 2).unflatten(2, (side, side))
-        return F.binary_cross_entropy_with_logits(
-            F.pixel_shuffle(maps, CELLS_PER_TOKEN), batch.clip_masks
-        ) * 10
+        return (
+            F.binary_cross_entropy_with_logits(
+                F.pixel_shuffle(maps, CELLS_PER_TOKEN), batch.clip_masks
+            )
+            * 10
+        )
 
     def _language_losses(
         self, batch: ViewBatch, image_rows: Tensor, split: Split, rng: random.Random
