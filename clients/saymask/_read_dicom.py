@@ -149,6 +149,8 @@ def _geometry(ds: Any, frame: int, frames: int, shape: tuple[int, ...]) -> Geome
     spacing = _group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
     if not (position and orientation and spacing) or (frames > 1 and _is_root(ds, position)):
         return None
+    if "MOSAIC" in (ds.get("ImageType") or ()):  # Siemens: many slices side by side in one picture
+        return None
     measures = _group(ds, frame, "PixelMeasuresSequence")
     along_row, along_column = np.array(orientation, float).reshape(2, 3)
     thickness = measures.get("SliceThickness") or measures.get("SpacingBetweenSlices") or 1.0

@@ -79,8 +79,16 @@ def _read_volume(
         two = int.from_bytes(content[:4], "little") == 540 or int.from_bytes(content[:4]) == 540
         image = (nibabel.Nifti2Image if two else nibabel.Nifti1Image).from_bytes(content)
         data = np.asanyarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as e:
-        raise InvalidArgument(f"{path.name}: not a whole NIfTI file: {e}") from e
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        raise InvalidArgument(f"{path.name}: not a whole NIfTI file: {error}") from error
     if data.dtype.fields is not None or np.iscomplexobj(data):
         raise InvalidArgument(
             f"{path.name}: expected one number a voxel, got {data.dtype}; split it into channels"
