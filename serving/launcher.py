@@ -37,9 +37,9 @@ EXIT_TIMEOUT_S = 30
 _KILL_AFTER_S = EXIT_TIMEOUT_S + 15
 """Seconds until a server that does not stop is killed; unloading the models takes a few."""
 
-SHM_BYTES = 32 << 20
-"""First size, and step of growth, of a Python instance's shared memory. The largest tensor, 3 x
-1024 x 1024 float32 = 12.6 MB, fits twice: Triton's own 1 MiB would grow on the first request."""
+SHM_BYTES = 16 << 20
+"""First size, and step of growth, of a Python instance's shared memory; taken at once, not when it
+is used. Triton's own 1 MiB would not hold the largest tensor, 3 x 1024 x 1024 float32 = 12.6 MB."""
 
 STUB_TIMEOUT_S = {"mllm": 600}
 """Seconds a model of the backend may take to load; `mllm` reads 14 GB of weights at full size."""

@@ -13,7 +13,7 @@ from serving.launcher import Server, launch
 
 PREAMBLE = """
 import time
-from serving.errors import Cancelled, Unavailable
+from serving.errors import Cancelled, Unavailable, Unsupported
 from serving.python_model import PythonModel
 """
 
@@ -33,6 +33,7 @@ class Pipeline:
         errors = {
             "value": ValueError("no such organ"),
             "lookup": KeyError("no adapter tpp"),
+            "unsupported": Unsupported("no volumes"),
             "full": Unavailable("the queue is full"),
             "cancelled": Cancelled("given up"),
             "crash": ZeroDivisionError("a secret path"),

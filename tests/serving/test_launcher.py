@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
@@ -149,6 +150,30 @@ def test_a_server_that_dies_ends_the_launcher_with_an_error(launched):
     os.kill(pid, signal.SIGKILL)
     assert launched.process.wait(timeout=30) == 1
     assert wait_for(launched.nothing_left, 5)
+
+
+def test_a_second_signal_does_not_wait_for_requests_in_flight(repository, tmp_path):
+    launched = Launched(tmp_path, f"--model-repository={repository}", "--models=slow")
+    try:
+        url = launched.lines_until_ready()[-1].split()[1].removeprefix("grpc://")
+        with triton.InferenceServerClient(url) as client:
+            inputs = [
+                triton.InferInput("seconds", [1], "FP32"),
+                triton.InferInput("witness", [1], "BYTES"),
+            ]
+            inputs[0].set_data_from_numpy(np.array([60], np.float32))
+            inputs[1].set_data_from_numpy(np.array([b""], dtype=object))
+            client.async_infer("slow", inputs, lambda result, error: None)
+            time.sleep(0.5)
+            launched.process.send_signal(signal.SIGTERM)
+            time.sleep(2)
+            assert launched.process.poll() is None
+            launched.process.send_signal(signal.SIGTERM)
+            assert launched.process.wait(timeout=10) == 0
+        assert launched.nothing_left()
+    finally:
+        launched.process.kill()
+        launched.process.wait()
 
 
 def is_server_of(entry: Path, mark: str) -> bool:

@@ -71,6 +71,7 @@ def test_bytes_that_are_no_text_are_the_callers_fault(client, prompt, reason):
 KINDS = [
     ("value", "StatusCode.INVALID_ARGUMENT", "no such organ"),
     ("lookup", "StatusCode.NOT_FOUND", "no adapter tpp"),
+    ("unsupported", "StatusCode.UNIMPLEMENTED", "no volumes"),
     ("full", "StatusCode.UNAVAILABLE", "the queue is full"),
     ("cancelled", "StatusCode.CANCELLED", "given up"),
 ]
