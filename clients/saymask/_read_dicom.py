@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saymask.errors import InvalidArgument, MissingExtra
+from saymask.errors import InvalidArgument, MissingExtra, SaymaskError
 from saymask.readers import check_index
 from saymask.source_image import Geometry, SourceImage
 from saymask.windowing import percentile_range, window_to_uint8
@@ -34,8 +34,33 @@ def read_dicom(
         ) from error
     try:
         ds = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
-    except (pydicom.errors.InvalidDicomError, OSError, ValueError, KeyError) as error:
-        raise InvalidArgument(f"{path.name}: not a whole DICOM file: {error}") from error
+        return _interpret(ds, path, digest, frame_number, window)
+    except SaymaskError:
+        raise
+    # pydicom parses a value when it is first used, so a broken one may show anywhere.
+    except (
+        pydicom.errors.BytesLengthException,
+        pydicom.errors.InvalidDicomError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InvalidArgument(
+            f"{path.name}: not a whole DICOM image: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _interpret(
+    ds: Any,
+    path: Path,
+    digest: str,
+    frame_number: int | None,
+    window: tuple[float, float] | None,
+) -> SourceImage:
     if "PixelData" not in ds:
         raise InvalidArgument(f"{path.name}: this DICOM file holds no picture (no PixelData)")
     frames = int(ds.get("NumberOfFrames") or 1)
@@ -47,7 +72,6 @@ def read_dicom(
         pixels, intensity = _color(ds, stored), ""
     else:
         pixels, intensity = _grey(ds, stored, number - 1, window)
-    geometry = _geometry(ds, number - 1, frames, stored.shape)
     return SourceImage(
         pixels=np.ascontiguousarray(pixels),
         path=path,
@@ -56,7 +80,7 @@ def read_dicom(
         part=f"frame{number}" if frames > 1 else "",
         description=f"frame {number} of {frames}" if frames > 1 else "",
         intensity=intensity,
-        geometry=geometry,
+        geometry=_geometry(ds, number - 1, frames, stored.shape),
         spacing_mm=_spacing_mm(ds, number - 1),
     )
 
@@ -67,15 +91,13 @@ def _stored_values(ds: Any, frame: int, name: str) -> NDArray[Any]:
 
     try:
         return pydicom.pixels.pixel_array(ds, index=frame)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         syntax = ds.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in ds.file_meta else ""
         raise InvalidArgument(
             f"{name}: its pixels ({syntax or 'unknown encoding'}) need a decoder that is not "
             f"installed or failed: pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg "
             f"({' '.join(str(error).split())})"
         ) from error
-    except (AttributeError, ValueError, KeyError) as error:
-        raise InvalidArgument(f"{name}: its pixels cannot be decoded: {error}") from error
 
 
 def _color(ds: Any, stored: NDArray[Any]) -> NDArray[np.uint8]:

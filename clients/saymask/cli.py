@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    prompts = [*([options.prompt] if options.prompt else []), *options.more_prompts]
+    prompts = [*([] if options.prompt is None else [options.prompt]), *options.more_prompts]
     if not prompts:
         raise InvalidArgument('no question: saymask segment IMAGE "the left kidney"')
     source = read_image(
@@ -317,11 +317,14 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     segment.add_argument("image", metavar="IMAGE", help="PNG, JPEG, NIfTI (.nii, .nii.gz) or DICOM")
-    segment.add_argument("prompt", nargs="?", metavar="QUESTION", help="what to find, in words")
+    segment.add_argument(
+        "prompt", nargs="?", type=_question, metavar="QUESTION", help="what to find, in words"
+    )
     segment.add_argument(
         "-p",
         "--prompt",
         dest="more_prompts",
+        type=_question,
         action="append",
         default=[],
         metavar="QUESTION",
@@ -363,6 +366,11 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     segment.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     segment.set_defaults(run=_segment)
+
+
+def _question(text: str) -> str:
+    # In the C locale Python hands over what is not ASCII as escaped bytes; shells send UTF-8.
+    return os.fsencode(text).decode("utf-8", errors="replace")
 
 
 def _slice(text: str) -> int | None:

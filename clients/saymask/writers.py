@@ -5,6 +5,7 @@ The report's fields are documented in docs/client.md. Drawing is in `overlay`.
 
 import hashlib
 import json
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -40,11 +41,17 @@ def prompt_slug(prompt: str) -> str:
     """Return a prompt as a part of a file name: letters and digits in any script, and `_`.
 
     A prompt that is cut short, or has no letter, ends in a few digits of its SHA-256, so that two
-    long prompts with one beginning keep apart.
+    long prompts with one beginning keep apart. Letters the file system cannot write are left out.
     """
-    letters = unicodedata.normalize("NFKC", prompt).lower()
+    encoding = sys.getfilesystemencoding()  # ASCII in the C locale
+    writable = prompt.encode(encoding, errors="ignore").decode(encoding)
+    letters = unicodedata.normalize("NFKC", writable).lower()
     slug = "_".join("".join(c if c.isalnum() else " " for c in letters).split())
-    if 0 < len(slug) <= _SLUG_LETTERS and len(slug.encode()) <= 2 * _SLUG_LETTERS:
+    if (
+        writable == prompt
+        and 0 < len(slug) <= _SLUG_LETTERS
+        and len(slug.encode()) <= 2 * _SLUG_LETTERS
+    ):
         return slug
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
     start = slug.encode()[:_SLUG_LETTERS].decode(errors="ignore").rstrip("_")

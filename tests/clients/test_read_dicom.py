@@ -234,7 +234,7 @@ def test_frames_that_are_not_there_and_files_without_a_picture_are_refused(dicom
         read_image(dicom(RAMP), frame_number=2)
     with pytest.raises(saymask.InvalidArgument, match="no picture"):
         read_image(get_testdata_file("rtplan.dcm"))
-    with pytest.raises(saymask.InvalidArgument, match="decode"):
+    with pytest.raises(saymask.InvalidArgument, match=r"not a whole DICOM image|decoder"):
         read_image(get_testdata_file("MR_truncated.dcm"))
     (tmp_path / "b.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"garbage")
     with pytest.raises(saymask.InvalidArgument):

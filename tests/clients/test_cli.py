@@ -1,0 +1,190 @@
+import json
+import os
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+import saymask
+from saymask.cli import main
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.zeros((40, 30), np.uint8)
+    pixels[5:15, 3:9] = 220
+    path = tmp_path / "scan.png"
+    PIL.Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def volume(tmp_path):
+    values = np.zeros((12, 14, 10), np.int16)
+    values[2:5, 3:9, 4:6] = 1000
+    path = tmp_path / "brain.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2.0, 3.0, 1.0])), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def surroundings(server_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAYMASK_SERVER_URL", server_url)
+    monkeypatch.chdir(tmp_path)
+
+
+def shell(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "saymask.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | variables,
+        timeout=60,
+    )
+
+
+def test_a_question_gives_mask_overlay_and_report_and_says_so(picture, tmp_path):
+    run = shell("segment", picture, "bright spot", "-o", "out")
+    assert (run.returncode, run.stderr) == (0, "")
+    out = tmp_path / "out"
+    names = {"scan_bright_spot_mask.png", "scan_bright_spot_overlay.png", "scan_bright_spot.json"}
+    assert {path.name for path in out.iterdir()} == names
+    mask = np.asarray(PIL.Image.open(out / "scan_bright_spot_mask.png"))
+    np.testing.assert_array_equal(mask > 0, np.asarray(PIL.Image.open(picture)) > 127)
+    for text in ("“bright spot”", "found    60 px", "score    0.75", *names):
+        assert text in run.stdout
+
+
+def test_several_questions_on_a_volume_are_explained_and_lie_in_its_space(volume, tmp_path):
+    run = shell(
+        "segment", volume, "bright", "-p", "bright part", "-p", "nothing", "-o", "out",
+        "--explain", "--mask", "nifti", "--plane", "coronal", "--slice", "5", "--square",
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "explanation of “bright part”\n  bright part" in run.stdout
+    assert "nothing found" in run.stdout
+    written = nibabel.load(tmp_path / "out" / "brain_coronal5_bright_part.nii.gz")
+    truth = np.asarray(nibabel.load(volume).dataobj) > 0
+    expected = np.zeros_like(truth)
+    expected[:, 5] = truth[:, 5]
+    np.testing.assert_array_equal(np.asarray(written.dataobj) > 0, expected)
+    report = json.loads((tmp_path / "out" / "brain_coronal5_bright_part.json").read_text())
+    assert report["explanation"] == "bright part "
+    assert report["area_mm2"] == expected.sum() * 6
+
+
+def test_json_is_one_document_and_nothing_else_on_stdout(picture):
+    run = shell("segment", picture, "bright", "-p", "nothing", "--json", "--explain", "-o", "out")
+    document = json.loads(run.stdout)
+    assert [result["found"] for result in document["results"]] == [True, False]
+    assert document["results"][0]["explanation"] == "bright "
+    assert {model["name"] for model in document["results"][0]["models"]} == {
+        "medisee",
+        "medisee_explain",
+    }
+
+
+def test_nothing_found_is_exit_code_3_and_the_files_are_there(picture, tmp_path, capsys):
+    assert main(["segment", str(picture), "nothing", "-o", "out", "-q"]) == 3
+    assert capsys.readouterr() == ("", "")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_one_question_asked_twice_has_files_of_its_own(picture, tmp_path):
+    assert main(["segment", str(picture), "bright", "-p", "Bright!", "-o", "out", "-q"]) == 0
+    assert (tmp_path / "out" / "scan_bright_2_mask.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["segment", "nowhere.png", "x"], "there is no file nowhere.png"),
+        (["segment", "scan.png"], "no question"),
+        (["segment", "scan.png", " "], "prompt: it is empty"),
+        (["segment", "scan.png", "x", "--plane", "axial"], "no NIfTI volume"),
+        (["segment", "scan.png", "x", "--mask", "nifti"], "use --mask png"),
+        (["segment", "scan.png", "x", "--url", "http://localhost:8000"], "localhost:8001"),
+        (["segment", "scan.png", "x", "--timeout", "0"], "timeout_s"),
+        (["segment", "brain.nii.gz", "x", "--slice", "99"], "has 0..9"),
+    ],
+)
+def test_a_wrong_command_is_one_line_on_stderr_and_exit_code_2(
+    picture, volume, capsys, arguments, text
+):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("saymask: error: ")
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["segment"], ["segment", "a.png", "x", "--slice", "two"], ["fly"]]
+)
+def test_a_command_line_that_cannot_be_parsed_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: saymask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("fail INTERNAL", "its log has the cause"),
+        ("fail INVALID_ARG", "asked for INVALID_ARG"),
+        ("sleep 9 cli", "within timeout_s"),
+    ],
+)
+def test_a_failure_of_the_server_is_one_line_and_exit_code_1(picture, capsys, prompt, text):
+    assert main(["segment", str(picture), prompt, "-q", "--timeout", "0.5"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+
+
+def test_a_traceback_comes_with_debug_only(picture):
+    run = shell("segment", picture, "fail INTERNAL", "--debug")
+    assert run.returncode == 1
+    assert "Traceback" in run.stderr
+    assert "Traceback" not in shell("segment", picture, "fail INTERNAL").stderr
+
+
+def test_an_output_folder_that_cannot_be_made_is_exit_code_1(picture, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["segment", str(picture), "bright", "-o", "file/out"]) == 1
+    assert "file/out" in capsys.readouterr().err
+
+
+def test_health_and_models_tell_what_is_served(capsys):
+    assert main(["health"]) == 0
+    assert "medisee_explain  ready" in capsys.readouterr().out
+    assert main(["health", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["can_segment"] is True
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert "medisee  version 1  READY" in text
+    assert "image UINT8 (any x any x any)" in text
+    assert main(["models", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["models"]) == 2
+
+
+def test_without_a_server_health_is_exit_code_1(capsys):
+    assert main(["health", "--url", "127.0.0.1:1"]) == 1
+    assert "no server answers at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_a_shell_in_the_c_locale_gets_an_answer_too(picture, tmp_path):
+    run = shell("segment", picture, "bright é", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert run.returncode == 0, run.stderr
+    (report,) = (tmp_path / "saymask_out").glob("scan_bright_*.json")
+    assert json.loads(report.read_text("utf-8"))["prompt"] == "bright é"
+
+
+def test_the_version_is_the_packages():
+    assert shell("--version").stdout == f"saymask {saymask.__version__}\n"
