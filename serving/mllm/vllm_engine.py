@@ -90,6 +90,7 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.config import KVTransferConfig
         from vllm.lora.request import LoRARequest
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
         from serving.mllm import hidden_states
@@ -106,6 +107,11 @@ class VllmEngine:
             arguments.setdefault("max_loras", len(names))
             arguments.setdefault("max_cpu_loras", max(len(names), arguments["max_loras"]))
             arguments["enable_lora"] = True
+            if current_platform.is_cpu():
+                # vLLM's CPU kernels apply the last slot to requests without an adapter that share
+                # a batch with one that has (vllm-project/vllm#48421): keep that slot empty.
+                arguments["max_loras"] = max(arguments["max_loras"], len(names) + 1)
+                arguments["max_cpu_loras"] = max(arguments["max_cpu_loras"], arguments["max_loras"])
         engine_args = AsyncEngineArgs(
             model=str(folder.base),
             skip_tokenizer_init=True,
@@ -233,7 +239,7 @@ class VllmEngine:
         """End the engine's processes; returns when they have ended."""
         # vLLM would log the end of its output task as an error.
         task = self._llm.output_handler
-        if task is not None:
+        if task is not None and not task.get_loop().is_closed():
             task.get_loop().call_soon_threadsafe(task.cancel)
         self._llm.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
         # Its destructor fails when it runs at the end of the interpreter.

@@ -17,6 +17,8 @@ HIDDEN = 256
 OWN_TABLE = "own_table"
 SHARED_TABLE = "shared_table"
 EXTRA_ROWS = 2
+END_PROMPT = [1, 30, 31, 32]
+"""Prompt whose greedy text on the base ends after a few tokens."""
 CORPUS = (
     "The liver lies in the right upper abdomen, below the diaphragm. "
     "A bright lesion is seen near the left kidney; größe 3 µm. "
@@ -46,8 +48,7 @@ def write_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32) -> N
     model = MistralForCausalLM(config)
     with torch.no_grad():
         model.model.norm.weight.uniform_(0.5, 1.5)
-        # Ending a text is up to max_tokens: a random model should not stop by chance.
-        model.lm_head.weight[config.eos_token_id] = 0
+        _end_after(model, END_PROMPT, 6)
     model = model.to(dtype).eval()
     model.save_pretrained(base)
     train_tokenizer(base / "tokenizer.model")
@@ -76,6 +77,18 @@ def write_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32) -> N
         "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
     }
     (folder / "engine.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _end_after(model: MistralForCausalLM, prompt: list[int], tokens: int) -> None:
+    """Make greedy decoding of `prompt` end after at most `tokens`, and hardly any other."""
+    end = model.lm_head.weight[model.config.eos_token_id]
+    end.zero_()
+    ids = torch.tensor([prompt])
+    for _ in range(tokens + 1):
+        hidden = model.model(ids).last_hidden_state[0, -1]
+        logits = model.lm_head(hidden)
+        ids = torch.cat([ids, logits.argmax()[None, None]], dim=1)
+    end.copy_(hidden * 1.5 * logits.max() / hidden.square().sum())
 
 
 def train_tokenizer(path: Path) -> None:
