@@ -58,10 +58,11 @@ def engine_settings(model: LanguageModel, dtype: torch.dtype) -> dict[str, objec
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "max_model_len": max_model_len,
-        "max_num_batched_tokens": 4 * max_model_len,
+        "max_num_batched_tokens": 2 * max_model_len,
         "max_loras": max(1, len(model.adapters)),
         "max_lora_rank": max([8, *(a.config["r"] for a in model.adapters.values())]),
         "max_in_flight": 64,
+        **model.engine,
     }
 
 

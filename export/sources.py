@@ -6,7 +6,7 @@ and written a tensor at a time, and never built.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from training.networks.profiles import Profile, demo_profile
 from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
 from training.run import WEIGHTS
 from training.weights_folder import TOKENIZER, load_weights
+
+
+DEMO_ENGINE = {
+    # Compiling takes minutes on a small machine and gains nothing for four small layers.
+    "enforce_eager": True,
+    # The image's rows must fill whole blocks to be reused; the CPU's default of 128 is more than
+    # the demo's image has.
+    "block_size": 32,
+    "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class LanguageModel:
     """(V, E) per adapter: the token embedding its system was trained with."""
     tokenizer: Path | None
     """Sentencepiece model; None where the origin brings none."""
+    engine: dict[str, Any] = field(default_factory=dict)
+    """Entries of `engine.json` beside the common ones."""
 
 
 @dataclass(frozen=True)
@@ -98,5 +110,6 @@ def demo_source(weights: Path = WEIGHTS) -> Source:
             },
             embeddings={"medisee": network.embed_tokens.weight.detach()},
             tokenizer=weights / TOKENIZER,
+            engine=DEMO_ENGINE,
         ),
     )

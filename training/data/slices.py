@@ -76,17 +76,23 @@ class SliceSampler:
         # plane for a structure drawn first gives small structures their share of the views.
         self._planes = [np.flatnonzero(area > area.max() / 3) for area in area_by_z]
 
-    def draw(self, rng: np.random.Generator) -> Slice:
-        """Cut, deform and light one view; at least one structure is present in it."""
+    def draw(self, rng: np.random.Generator, structure: int | None = None) -> Slice:
+        """Cut, deform and light one view.
+
+        Args:
+            rng: Source of everything random.
+            structure: Index of a structure that must be present; None: any at all.
+        """
         while True:
-            points = self._plane_points(rng)
+            aim = int(rng.integers(len(STRUCTURES))) if structure is None else structure
+            points = self._plane_points(rng, aim)
             masks = self._masks_at(points)
             present = masks.sum(dim=(1, 2)) >= self.config.min_area_px
-            if present.any():
+            if present.any() if structure is None else present[structure]:
                 return Slice(_light(self._intensity_at(points), rng), masks, present)
 
-    def _plane_points(self, rng: np.random.Generator) -> Tensor:
-        """World coordinates (H, W, 3), millimetres RAS, of every pixel of a random view."""
+    def _plane_points(self, rng: np.random.Generator, structure: int) -> Tensor:
+        """World coordinates (H, W, 3), mm RAS, of a random view near a structure."""
         cfg = self.config
         height = width = cfg.long_side
         if rng.random() > cfg.square_share:
@@ -96,7 +102,6 @@ class SliceSampler:
         stretch = np.exp(rng.uniform(-cfg.anisotropy, cfg.anisotropy) / 2)
         mirror = rng.choice([-1.0, 1.0])
 
-        structure = rng.integers(len(STRUCTURES))
         z_mm = float(rng.choice(self._planes[structure])) + GRID_START_MM[2]
         rows = (np.arange(height) - (height - 1) / 2) * pixel_mm * stretch
         columns = (np.arange(width) - (width - 1) / 2) * pixel_mm / stretch * mirror

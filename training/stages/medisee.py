@@ -28,6 +28,9 @@ from training.data.templates import Template
 from training.losses import medisee_loss, similarity_loss, similarity_map
 from training.networks.medisee import MediSee, resize_logits
 
+RARITY_VIEWS = 200
+"""Views from which the share of each structure is estimated."""
+
 
 class MediSeeStage:
     """Trains a MediSee whose frozen parts come from the two earlier stages.
@@ -72,6 +75,11 @@ class MediSeeStage:
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
+        # Large structures are in nearly every view: asked for as often as they are seen, they
+        # would crowd out the small ones.
+        views_rng = np.random.default_rng(seed)
+        seen = sum(self.sampler.draw(views_rng).present.float() for _ in range(RARITY_VIEWS))
+        self.rarity = (RARITY_VIEWS / torch.as_tensor(seen).clamp(min=1)).tolist()
         for part in (network.image_encoder, network.llava_image_encoder):
             part.requires_grad_(False)
         self.modules = nn.ModuleDict({"medisee": network})
@@ -115,7 +123,8 @@ class MediSeeStage:
             asked.append([])
             for number in range(self.questions):
                 teaching = self.similarity and number % 2 == 1
-                index = chosen[-1][-1] if teaching else rng.choice(present)
+                weights = [self.rarity[i] for i in present]
+                index = chosen[-1][-1] if teaching else rng.choices(present, weights)[0]
                 kind = "direct" if teaching else None
                 question = generate(STRUCTURES[index], rng=rng, split=split, kind=kind)
                 prompt = medisee_prompt(tokenizer, question.text)[len(before) + 1 :]

@@ -1,0 +1,45 @@
+# The commands of the README. Each sets up what it needs by itself: `.venv`, then the artifacts
+# of the demo profile in model_repository/*/1.
+PYTHON ?= python3
+VENV   := .venv/bin
+RUN    := $(VENV)/python
+
+ARTIFACTS := model_repository/mllm/1/manifest.json
+SOURCES   := $(wildcard export/*.py training/networks/*.py training/weights/demo/*)
+
+.PHONY: demo test serve lint quality parity bench setup train
+
+demo: $(ARTIFACTS)
+	@$(RUN) -m benchmarks.demo
+
+test: $(ARTIFACTS)
+	@$(VENV)/pytest
+
+serve: $(ARTIFACTS)
+	@$(RUN) -m serving.launcher
+
+lint: setup
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+
+quality: $(ARTIFACTS)
+	@$(RUN) -m benchmarks.quality
+
+parity: $(ARTIFACTS)
+	@$(RUN) -m benchmarks.parity
+
+bench: $(ARTIFACTS)
+	@$(RUN) -m benchmarks.bench
+
+# Two hours on two cores; resumes where it was stopped.
+train: setup
+	@$(RUN) -m training.run
+
+setup:
+	@$(PYTHON) deploy/set_up.py
+
+$(ARTIFACTS): $(SOURCES) | setup
+	@echo "Exporting the demo models"
+	@$(RUN) -m export --profile demo
+	@touch $@
