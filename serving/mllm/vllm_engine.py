@@ -10,7 +10,6 @@ interface in `serving.mllm.hidden_states`.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 from collections.abc import AsyncGenerator
@@ -242,9 +241,7 @@ class VllmEngine:
         if task is not None and not task.get_loop().is_closed():
             task.get_loop().call_soon_threadsafe(task.cancel)
         self._llm.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
-        # Its destructor fails when it runs at the end of the interpreter.
         del self._llm
-        gc.collect()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
 
