@@ -1,0 +1,47 @@
+"""The published `segment_anything`, importable here: the oracle of everything about SAM.
+
+It needs two functions of torchvision, which has no build beside this torch. Both are thin calls of
+PIL there (`torchvision/transforms/_functional_pil.py`) and are written out here.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+
+from PIL import Image
+
+
+def _to_pil_image(array):
+    return Image.fromarray(array)
+
+
+def _resize(picture, size):
+    height, width = size
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _refuse(*arguments):
+    raise NotImplementedError("only the automatic mask generator needs this")
+
+
+def reference(name="segment_anything"):
+    """Import a module of `segment_anything`."""
+    if "segment_anything" not in sys.modules and importlib.util.find_spec("torchvision") is None:
+        functional = ModuleType("torchvision.transforms.functional")
+        functional.to_pil_image, functional.resize = _to_pil_image, _resize
+        boxes = ModuleType("torchvision.ops.boxes")
+        boxes.batched_nms = boxes.box_area = _refuse
+        stand_ins = {
+            "torchvision": ModuleType("torchvision"),
+            "torchvision.transforms": ModuleType("torchvision.transforms"),
+            "torchvision.transforms.functional": functional,
+            "torchvision.ops": ModuleType("torchvision.ops"),
+            "torchvision.ops.boxes": boxes,
+        }
+        sys.modules.update(stand_ins)
+        try:
+            importlib.import_module("segment_anything")
+        finally:  # transformers would take them for the real ones
+            for stand_in in stand_ins:
+                del sys.modules[stand_in]
+    return importlib.import_module(name)
