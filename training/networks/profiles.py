@@ -1,6 +1,6 @@
-"""Sizes of the networks: `demo` (trained here from scratch) and `full` (the papers')."""
+"""Sizes of the networks: `demo` (trained here from scratch), `full` (the papers'), and a mix."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from transformers import (
@@ -11,7 +11,7 @@ from transformers import (
     SamVisionConfig,
 )
 
-ProfileName = Literal["demo", "full"]
+ProfileName = Literal["demo", "full", "full-sam"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def full_profile() -> Profile:
         name="full",
         sam_vision=SamVisionConfig(),
         sam_prompt=SamPromptEncoderConfig(),
-        sam_decoder=SamMaskDecoderConfig(),
+        # SAM leaves these norms at torch's default; transformers' is another.
+        sam_decoder=SamMaskDecoderConfig(layer_norm_eps=1e-5),
         clip=CLIPVisionConfig(
             hidden_size=1024,
             intermediate_size=4096,
@@ -128,13 +129,26 @@ def demo_profile() -> Profile:
     )
 
 
+def full_sam_profile() -> Profile:
+    """SAM at full size beside the demo's language branch: the image side's cost on a laptop."""
+    full = full_profile()
+    return replace(
+        demo_profile(),
+        name="full-sam",
+        sam_vision=full.sam_vision,
+        sam_prompt=full.sam_prompt,
+        sam_decoder=full.sam_decoder,
+        convolutional_stem=False,
+    )
+
+
 def profile(name: ProfileName) -> Profile:
     """The profile of that name.
 
     Raises:
         ValueError: if there is none.
     """
-    builders = {"demo": demo_profile, "full": full_profile}
+    builders = {"demo": demo_profile, "full": full_profile, "full-sam": full_sam_profile}
     if name not in builders:
         raise ValueError(f"profile: expected one of {sorted(builders)}, got {name!r}")
     return builders[name]()
