@@ -124,6 +124,7 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):
         group = kv_cache_config.kv_cache_groups[self._group]
         self._block_size: int = group.kv_cache_spec.block_size
         # Scheduler side.
+        self._live: set[str] = set()
         self._wanted: dict[str, list[int]] = {}
         self._arrived: dict[str, tuple[bytes, str]] = {}
         self._unfilled: dict[str, dict[str, Any]] = {}
@@ -147,6 +148,7 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):
         """Remember which positions the request asks for."""
         positions = (request.kv_transfer_params or {}).get(POSITIONS_KEY)
         if positions:
+            self._live.add(request.request_id)
             self._wanted[request.request_id] = list(positions)
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> RowExport:
@@ -185,10 +187,11 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):
         result: dict[str, Any] = {}
         if arrived is not None:
             result[ROWS_KEY], result[DTYPE_KEY] = arrived
-        elif (request.kv_transfer_params or {}).get(POSITIONS_KEY):
+        elif request.request_id in self._live:
             # The scheduler finishes requests before it hands over the rows of the same step
             # (Scheduler.update_from_output), and sends the outputs after both.
             self._unfilled[request.request_id] = result
+        self._live.discard(request.request_id)
         return False, result
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
@@ -199,15 +202,10 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):
                 result = self._unfilled.get(request_id)
                 if result is not None:
                     result[ROWS_KEY], result[DTYPE_KEY] = rows
-                elif self._is_live(request_id):
+                elif request_id in self._live:  # and not aborted while its step ran
                     self._arrived[request_id] = rows
         # Whoever finished up to this step had to be served by it: the rest was aborted.
         self._unfilled.clear()
-
-    def _is_live(self, request_id: str) -> bool:
-        # A request aborted while its step ran must not leave its rows here for ever.
-        assert self._kv_cache_manager is not None
-        return any(self._kv_cache_manager.get_block_ids(request_id))
 
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int

@@ -30,7 +30,9 @@ def open_runtime_folder(server_pid: int) -> Path:
         ValueError: if the path is too long for sockets.
     """
     named = os.environ.get(VARIABLE)
-    folder = Path(named or f"{tempfile.gettempdir()}/saymask-{os.getuid()}-{server_pid}")
+    if not named:
+        _remove_stale()
+    folder = Path(named) if named else _made_for(str(server_pid))
     if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
         raise ValueError(
             f"{folder}: too long for sockets, at most {MAX_FOLDER_BYTES} bytes; "
@@ -46,6 +48,18 @@ def open_runtime_folder(server_pid: int) -> Path:
             f"{status.st_uid}, mode {mode:04o}; set {VARIABLE} to a private folder"
         )
     return folder
+
+
+def _made_for(server_pid: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"saymask-{os.getuid()}-{server_pid}"
+
+
+def _remove_stale() -> None:
+    """Remove what servers left that were killed outright."""
+    for folder in _made_for("").parent.glob(_made_for("*").name):
+        pid = folder.name.rsplit("-", 1)[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_runtime_folder(folder: Path) -> None:

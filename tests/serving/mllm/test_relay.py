@@ -192,6 +192,20 @@ def test_the_runtime_folder_is_private(short_path, monkeypatch):
     assert not folder.exists()
 
 
+def test_folders_of_servers_that_were_killed_are_removed(short_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    stale = short_path / f"saymask-{os.getuid()}-{2**22 + 1}"  # above any process id
+    running = short_path / f"saymask-{os.getuid()}-{os.getpid()}"
+    other = short_path / "saymask-abc"
+    for folder in (stale, running, other):
+        folder.mkdir(mode=0o700)
+    open_runtime_folder(os.getpid())
+    assert not stale.exists()
+    assert running.exists()
+    assert other.exists()
+
+
 def test_a_link_in_place_of_the_runtime_folder_is_refused(short_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(short_path / "link"))
     (short_path / "target").mkdir(mode=0o700)
