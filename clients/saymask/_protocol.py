@@ -93,6 +93,24 @@ def segmentation_of(response: Any, prompt: str, image_shape: tuple[int, ...]) ->
     )
 
 
+def explanation_request(image: NDArray[np.uint8], prompt: str, *, max_message_bytes: int) -> Any:
+    """Build the request of an explanation: as `infer_request`, and asking to mark the last piece.
+
+    The caller keeps its side of the stream open until that mark. Triton 2.51 crashes now and then
+    when a stream whose client has already closed its side fails or is cancelled.
+    """
+    request = infer_request(
+        EXPLANATION_PIPELINE, image, prompt, max_message_bytes=max_message_bytes
+    )
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    return request
+
+
+def is_last(streamed: Any) -> bool:
+    """Return whether a `ModelStreamInferResponse` is the last; it may carry text all the same."""
+    return bool(streamed.infer_response.parameters["triton_final_response"].bool_param)
+
+
 def text_of(streamed: Any) -> str:
     """Read one increment of an explanation from a `ModelStreamInferResponse`; "" if it has none.
 

@@ -186,8 +186,7 @@ class Client:
         return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def _explain(self, image: ImageLike, prompt: str, deadline: Deadline) -> "ExplanationStream":
-        request = _protocol.infer_request(
-            _protocol.EXPLANATION_PIPELINE,
+        request = _protocol.explanation_request(
             check_image(image),
             check_prompt(prompt),
             max_message_bytes=self._connection.max_message_bytes,
@@ -239,7 +238,7 @@ class ExplanationStream(AsyncIterator[str]):
         while self._rpc is not None:
             try:
                 streamed = await self._rpc.read()
-                text = "" if streamed is grpc.aio.EOF else _protocol.text_of(streamed)
+                text = "" if streamed is grpc.aio.EOF else self._text_of(streamed)
             except grpc.aio.AioRpcError as rpc_error:
                 self._rpc = None
                 await self._wait_for_retry(rpc_error)
@@ -272,9 +271,19 @@ class ExplanationStream(AsyncIterator[str]):
     ) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        if self._rpc is not None:
+            self._rpc.cancel()
+
+    def _text_of(self, streamed: Any) -> str:
+        if _protocol.is_last(streamed):
+            self._all_came.set()
+        return _protocol.text_of(streamed)
+
     def _start(self) -> Any:
+        self._all_came = asyncio.Event()
         return self._stub.ModelStreamInfer(
-            iter([self._request]),
+            _open_until(self._all_came, self._request),
             timeout=self._deadline.remaining_s(),
             metadata=self._connection.metadata + _protocol.STREAM_METADATA,
         )
@@ -289,3 +298,9 @@ class ExplanationStream(AsyncIterator[str]):
             raise error from rpc_error
         await asyncio.sleep(delay_s)
         self._attempt += 1
+
+
+async def _open_until(all_came: asyncio.Event, request: Any) -> AsyncIterator[Any]:
+    """Send one request, and keep this side of the stream open until all answers have come."""
+    yield request
+    await all_came.wait()

@@ -4,8 +4,9 @@ Checks of inputs are in `_inputs`, messages in `_protocol`, patience in `_retry`
 is `saymask.aio.Client`.
 """
 
+import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -256,8 +257,7 @@ class Client:
     def _explain(
         self, image: ImageLike, prompt: str, deadline: Deadline, cancellation: "_Cancellation"
     ) -> "ExplanationStream":
-        request = _protocol.infer_request(
-            _protocol.EXPLANATION_PIPELINE,
+        request = _protocol.explanation_request(
             check_image(image),
             check_prompt(prompt),
             max_message_bytes=self._connection.max_message_bytes,
@@ -357,23 +357,23 @@ class ExplanationStream(Iterator[str]):
         cancellation: "_Cancellation",
     ) -> None:
         self._connection = connection
-        self._open: Callable[[], Any] = lambda: stub.ModelStreamInfer(
-            iter([request]),
-            timeout=deadline.remaining_s(),
-            metadata=connection.metadata + _protocol.STREAM_METADATA,
-        )
-        self._request_id: str = request.id
+        self._stub = stub
+        self._request = request
         self._deadline = deadline
         self._retry = retry
         self._cancellation = cancellation
         self._attempt = 0
         self._started = False
+        self._sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._rpc = self._start()
 
     def __next__(self) -> str:
         while self._rpc is not None:
             try:
-                text = _protocol.text_of(next(self._rpc))
+                streamed = next(self._rpc)
+                if _protocol.is_last(streamed):
+                    self._sending.put(None)
+                text = _protocol.text_of(streamed)
             except StopIteration:
                 self._rpc = None
             except grpc.RpcError as rpc_error:
@@ -407,13 +407,21 @@ class ExplanationStream(Iterator[str]):
         self.close()
 
     def _start(self) -> Any:
-        rpc = self._open()
+        sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        sending.put(self._request)
+        rpc = self._stub.ModelStreamInfer(
+            iter(sending.get, None),  # open until None
+            timeout=self._deadline.remaining_s(),
+            metadata=self._connection.metadata + _protocol.STREAM_METADATA,
+        )
+        rpc.add_callback(lambda: sending.put(None))  # ends gRPC's sending thread in every case
+        self._sending = sending
         self._cancellation.watch(rpc)
         return rpc
 
     def _wait_for_retry(self, rpc_error: Any) -> None:
         """Wait until the next attempt is due, or raise what went wrong."""
-        error = self._connection.error_of(rpc_error, self._request_id)
+        error = self._connection.error_of(rpc_error, self._request.id)
         delay_s = (
             None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
         )

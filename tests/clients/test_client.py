@@ -99,7 +99,7 @@ def test_several_questions_are_asked_at_the_same_time_and_answered_in_order(clie
 
 def test_one_failure_among_several_questions_is_raised_and_ends_the_others(client):
     with pytest.raises(saymask.NotFound):
-        client.segment_many(IMAGE, ["fail NOT_FOUND", "sleep 10 among"])
+        client.segment_many(IMAGE, ["fail NOT_FOUND 0.5", "sleep 10 among"])
     assert eventually(lambda: seen(client, "among"), (1, 1)) == (1, 1)
 
 

@@ -1,8 +1,8 @@
 """Answers by rule, so that a test knows the answer; the prompt's first word chooses.
 
-bright: the pixels above 127. nothing: no pixel. fail CODE: that error. unavailable K KEY: K
-refusals, then as bright. sleep S KEY: S seconds, then as bright. seen KEY: how many requests with
-KEY came and how many of them were cancelled, in the box's first two numbers.
+bright: the pixels above 127. nothing: no pixel. fail CODE [S]: that error, after S seconds.
+unavailable K KEY: K refusals, then as bright. sleep S KEY: S seconds, then as bright. seen KEY: how
+many requests with KEY came and how many of them were cancelled, in the box's first two numbers.
 """
 
 import collections
@@ -31,6 +31,7 @@ class TritonPythonModel:
         word, *rest = prompt.split()
         error = None
         if word == "fail":
+            time.sleep(float(rest[1]) if len(rest) > 1 else 0)
             error = pb_utils.TritonError(
                 f"asked for {rest[0]}", getattr(pb_utils.TritonError, rest[0])
             )

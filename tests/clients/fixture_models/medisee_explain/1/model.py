@@ -49,6 +49,8 @@ class TritonPythonModel:
         if error is None:
             sender.send(flags=FINAL)
         else:
+            # Triton 2.51 drops pieces it has not written yet when a stream fails, or crashes.
+            time.sleep(0.1)
             text, code = error
             failure = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
             sender.send(pb_utils.InferenceResponse(error=failure), flags=FINAL)
