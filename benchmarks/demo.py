@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import PIL.Image
-
 from saymask import cli
+
 from serving.errors import LaunchError
 from serving.launcher import launch
 from training.data.templates import TEST_TEMPLATE, template_path

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from saymask import Client
 
 from benchmarks.results import report
-from saymask import Client
 from serving.launcher import launch
 from training.data.questions import Question, generate
 from training.data.slices import Slice, SliceConfig, SliceSampler

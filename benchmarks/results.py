@@ -41,7 +41,6 @@ def report(kind: str, figures: dict[str, dict[str, Any]]) -> None:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
-
     names = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -57,7 +56,6 @@ def machine() -> dict[str, Any]:
 
 def gpus() -> list[str]:
     """Names of the NVIDIA GPUs, none where there is no driver."""
-
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

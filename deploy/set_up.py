@@ -82,7 +82,7 @@ def _unsupported() -> str | None:
 def _install() -> None:
     if not PYTHON.exists():
         _run("1/6 virtual environment", [sys.executable, "-m", "venv", VENV])
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
+    pip: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
     _run("2/6 pip", [*pip, "install", "--upgrade", "pip>=25.1"])
     try:
         _run("3/6 vLLM for CPU and torch", [*pip, "install", VLLM])

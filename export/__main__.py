@@ -1,26 +1,119 @@
 """Command: write the artifacts of every component model.
 
-`python -m export --profile demo` fills `model_repository/*/1` from the committed demo weights.
+`python -m export --profile demo` fills `model_repository/*/1` from the committed demo weights;
+docs/export.md has the other profiles and sources.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
+
+import torch
 
 from export.build import build
-from export.sources import demo_source
+from export.medisee_checkpoint import medisee_source
+from export.random_source import random_source
+from export.sam_keys import load_medsam
+from export.sources import Source, demo_source
 from serving.model_config import MODEL_REPOSITORY
+from training.networks.profiles import ProfileName, full_profile, profile
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("--profile", choices=["demo"], default="demo")
-    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY)
-    parser.add_argument("--models", help="names, separated by commas; all by default")
+    parser = _parser()
     arguments = parser.parse_args(argv)
+    _check_combination(parser, arguments)
     models = arguments.models.split(",") if arguments.models else None
-    build(demo_source(), arguments.repository, models=models)
+    try:
+        source = _source(arguments)
+        print(f"profile {source.profile.name}: {source.description}", flush=True)
+        build(
+            source,
+            arguments.repository,
+            models=models,
+            language_dtype=_language_dtype(arguments),
+            say=lambda line: print(line, flush=True),
+        )
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser.add_argument(
+        "--profile", choices=get_args(ProfileName), default="demo", help="sizes of the networks"
+    )
+    parser.add_argument("--random", action="store_true", help="random weights, to measure speed")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    parser.add_argument("--medisee", type=Path, metavar="DIR", help="MediSee's *.bin files")
+    parser.add_argument(
+        "--medsam", type=Path, metavar="FILE", help="MedSAM's .pth for the image encoder"
+    )
+    parser.add_argument(
+        "--llava-med",
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face folder whose embedding and head the base gets; with --medisee",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="sentencepiece model of the base"
+    )
+    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
+    parser.add_argument("--models", metavar="A,B", help="only these; all by default")
+    parser.add_argument(
+        "--language-dtype",
+        choices=list(_DTYPES),
+        help="of the language model; bfloat16 for profile full, float32 for the others",
+    )
+    return parser
+
+
+def _check_combination(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    made = arguments.random or arguments.medisee
+    if arguments.random and arguments.medisee:
+        parser.error("--random and --medisee exclude each other: name one source of weights")
+    if arguments.profile != "demo" and not made:
+        parser.error(
+            f"profile {arguments.profile} has no committed weights: "
+            + ("name --medisee DIR, or " if arguments.profile == "full" else "")
+            + "take random ones with --random"
+        )
+    if arguments.medisee and arguments.profile != "full":
+        parser.error("--medisee needs --profile full, the size it was published in")
+    if arguments.medisee and not arguments.tokenizer:
+        parser.error("--medisee needs --tokenizer FILE, the tokenizer.model of Mistral 7B (v0.1)")
+    if arguments.llava_med and not arguments.medisee:
+        parser.error("--llava-med adds to --medisee DIR, which is missing")
+    if not made and (arguments.tokenizer or arguments.medsam):
+        parser.error("the demo weights bring everything: leave out --tokenizer and --medsam")
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    if arguments.medisee:
+        source = medisee_source(
+            full_profile(), arguments.medisee, arguments.tokenizer, arguments.llava_med
+        )
+    elif arguments.random:
+        source = random_source(arguments.profile, arguments.seed, arguments.tokenizer)
+    else:
+        source = demo_source()
+    if arguments.medsam:
+        load_medsam(source.networks.image_encoder, arguments.medsam)
+        source = replace(source, description=f"{source.description}; image encoder MedSAM's")
+    return source
+
+
+def _language_dtype(arguments: argparse.Namespace) -> torch.dtype:
+    if arguments.language_dtype:
+        return _DTYPES[arguments.language_dtype]
+    sizes = profile(arguments.profile)
+    same = sizes.mistral.hidden_size == full_profile().mistral.hidden_size
+    return torch.bfloat16 if same else torch.float32
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.components import onnx_components
 from export.manifest import write_manifest
-from export.mllm_folder import write_mllm_folder
+from export.mllm_folder import NO_TOKENIZER, write_mllm_folder
 from export.sources import Source
 from export.to_onnx import export_onnx
 from serving import model_config
@@ -65,8 +65,8 @@ def build(
 
 def example_inputs(profile: Profile) -> dict[str, dict[str, Tensor]]:
     """Example tensors of every ONNX component, for tracing: two items, or one of each kind."""
-    sam, clip = profile.sam_vision.image_size, profile.clip.image_size
-    grid, channels = sam // profile.sam_vision.patch_size, profile.sam_decoder.hidden_size
+    sam, clip = profile.sam_size, profile.clip_size
+    grid, channels = sam // profile.sam_patch, profile.sam_decoder.hidden_size
     width = profile.mistral.hidden_size
     return {
         "medsam_image_encoder": {"pixels": torch.zeros(2, 3, sam, sam)},
@@ -96,15 +96,13 @@ def _writers(source: Source, language_dtype: torch.dtype) -> dict[str, Callable[
     def write_tokenizer(folder: Path) -> None:
         tokenizer = source.language_model.tokenizer
         if tokenizer is None:
-            raise ValueError(
-                "the source brings no tokenizer; name Mistral's sentencepiece model with --tokenizer"
-            )
+            raise ValueError(NO_TOKENIZER)
         shutil.copyfile(tokenizer, folder / TOKENIZER)
 
     return {
         **writers,
-        "medsam_image_embedding": write_size(source.profile.sam_vision.image_size),
-        "llava_image_tokens": write_size(source.profile.clip.image_size),
+        "medsam_image_embedding": write_size(source.profile.sam_size),
+        "llava_image_tokens": write_size(source.profile.clip_size),
         "medisee_prompt": write_tokenizer,
         "explanation_prompt": write_tokenizer,
         "mllm": lambda folder: write_mllm_folder(source.language_model, folder, language_dtype),

@@ -44,10 +44,10 @@ class ServedMaskDecoder(nn.Module):
             masks (P, H, ceil(W / 8)) uint8, boxes_xyxy (P, 4) pixels, scores (P,).
         """
         low_res = self.decoder(image_embedding, text_embedding[None], boxes_cxcywh[None])
-        height, width = original_size[0, 0], original_size[0, 1]
-        logits = resize_logits(
-            low_res, self.decoder.image_size, (input_size[0, 0], input_size[0, 1]), (height, width)
-        )[0]
+        width = original_size[0, 1]
+        # Elements of tensors where ints are expected: the tracer keeps them as inputs of the graph.
+        inner, outer = list(input_size[0]), list(original_size[0])
+        logits = resize_logits(low_res, self.decoder.image_size, inner, outer)[0]
         foreground = (logits > 0).float()
         area = foreground.sum(dim=(1, 2))
         scores = (torch.sigmoid(logits) * foreground).sum(dim=(1, 2)) / area.clamp(min=1)

@@ -14,6 +14,8 @@ from training.weights_folder import TOKENIZER
 
 SHARD_BYTES = 2 << 30
 
+NO_TOKENIZER = "the source brings no tokenizer; name Mistral's sentencepiece model with --tokenizer"
+
 
 def write_mllm_folder(model: LanguageModel, folder: Path, dtype: torch.dtype) -> None:
     """Write everything the backend `mllm` reads.
@@ -27,9 +29,7 @@ def write_mllm_folder(model: LanguageModel, folder: Path, dtype: torch.dtype) ->
         ValueError: if the source brings no tokenizer.
     """
     if model.tokenizer is None:
-        raise ValueError(
-            "the source brings no tokenizer; name Mistral's sentencepiece model with --tokenizer"
-        )
+        raise ValueError(NO_TOKENIZER)
     if folder.exists():
         shutil.rmtree(folder)
     base = folder / "base"

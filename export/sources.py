@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor
+from transformers import MistralForCausalLM
 
 from training.networks.llava import LlavaImageEncoder
 from training.networks.medisee_heads import BoxDecoder, DemocraticFusion
@@ -19,7 +22,6 @@ from training.networks.profiles import Profile, demo_profile
 from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
 from training.run import WEIGHTS
 from training.weights_folder import TOKENIZER, load_weights
-
 
 DEMO_ENGINE = {
     # Compiling takes minutes on a small machine and gains nothing for four small layers.
@@ -78,6 +80,60 @@ class Source:
     profile: Profile
     networks: Networks
     language_model: LanguageModel
+
+
+def build_networks(profile: Profile) -> Networks:
+    """The networks of a profile, not trained."""
+    return Networks(
+        SamImageEncoder(profile).eval(),
+        LlavaImageEncoder(profile).eval(),
+        DemocraticFusion(profile).eval(),
+        BoxDecoder(profile).eval(),
+        PromptedMaskDecoder(profile).eval(),
+    )
+
+
+def base_shapes(profile: Profile) -> dict[str, torch.Size]:
+    """Names and shapes of the base language model, without building it."""
+    with torch.device("meta"):
+        base = MistralForCausalLM(profile.mistral)
+    return {name: tensor.shape for name, tensor in base.state_dict().items()}
+
+
+def base_config(profile: Profile) -> dict[str, Any]:
+    """Content of the base's `config.json`."""
+    return {**profile.mistral.to_dict(), "architectures": ["MistralForCausalLM"]}
+
+
+def adapter_config(profile: Profile) -> dict[str, Any]:
+    """Content of `adapter_config.json` for the LoRA that MediSee and MediRound are trained with."""
+    return {
+        "peft_type": "LORA",
+        "r": profile.lora_rank,
+        "lora_alpha": profile.lora_alpha,
+        "lora_dropout": 0.05,
+        "target_modules": ["q_proj", "v_proj"],
+        "bias": "none",
+    }
+
+
+def check_tokenizer(file: Path, profile: Profile) -> Path:
+    """Return the tokenizer as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if its vocabulary is not the language model's.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; --tokenizer names a sentencepiece model")
+    size = SentencePieceProcessor(model_file=str(file)).get_piece_size()
+    expected = profile.mistral.vocab_size
+    if size != expected:
+        raise ValueError(
+            f"{file}: {size} pieces, the language model of profile {profile.name} has {expected}; "
+            "take the tokenizer.model that the base was published with"
+        )
+    return file
 
 
 def demo_source(weights: Path = WEIGHTS) -> Source:

@@ -69,7 +69,7 @@ class LlavaTokenizer:
 
 
 def question_ids(tokenizer: LlavaTokenizer, prompt: str) -> list[int]:
-    """`<s>[INST] <image>\\n {prompt} [/INST]` and the space that follows it.
+    """`<s>[INST] <image>`, a line break, ` {prompt} [/INST]` and the space that follows it.
 
     The image comes before the question, so that all questions about one image share its prefix.
     Between the two stands what MediSee's evaluation puts there (utils/dataset.py:606, 998).

@@ -66,7 +66,7 @@ def sam_frame(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int]
         (scaled_width, scaled_height), Image.Resampling.BILINEAR
     )
     pixels = np.zeros((3, size, size), np.float32)
-    normalised = (np.asarray(resized, np.float32) - np.float32(SAM_MEAN)) / np.float32(SAM_STD)
+    normalised = (np.asarray(resized, np.float32) - _row(SAM_MEAN)) / _row(SAM_STD)
     pixels[:, :scaled_height, :scaled_width] = normalised.transpose(2, 0, 1)
     return pixels, (scaled_height, scaled_width)
 
@@ -92,5 +92,9 @@ def clip_frame(image: np.ndarray, size: int) -> np.ndarray:
     resized = np.asarray(Image.fromarray(image).resize(scaled, Image.Resampling.BICUBIC))
     top, left = (scaled[1] - size) // 2, (scaled[0] - size) // 2
     cropped = resized[top : top + size, left : left + size].astype(np.float32) / 255
-    normalised = (cropped - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+    normalised = (cropped - _row(CLIP_MEAN)) / _row(CLIP_STD)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def _row(values: tuple[float, ...]) -> np.ndarray:
+    return np.array(values, np.float32)

@@ -75,12 +75,12 @@ def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
     stage = ImageEncoderStage(
         setting.profile, setting.train, setting.held_out, decoder_from_step=1200
     )
-    return stage, Schedule(steps=2200, learning_rate=1e-3)
+    return stage, Schedule(steps=1900, learning_rate=1e-3)
 
 
 def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
     stage = LanguageBaseStage(setting.profile, _tokenizer(setting), setting.train, setting.held_out)
-    return stage, Schedule(steps=2000, learning_rate=1e-3)
+    return stage, Schedule(steps=1500, learning_rate=1e-3)
 
 
 def _medisee(setting: Setting) -> tuple[Stage, Schedule]:
@@ -101,9 +101,9 @@ def _medisee(setting: Setting) -> tuple[Stage, Schedule]:
         setting.held_out,
         seed=2000,
         structure_vectors=first["structure_embedding.weight"],
-        align_steps=150,
+        align_steps=120,
     )
-    return stage, Schedule(steps=1150, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=800, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
@@ -118,7 +118,7 @@ def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
         seed=3000,
         similarity=True,
     )
-    schedule = Schedule(steps=250, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
+    schedule = Schedule(steps=120, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
     return stage, schedule
 
 

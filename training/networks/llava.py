@@ -21,7 +21,7 @@ class LlavaImageEncoder(nn.Module):
         config.num_hidden_layers += profile.clip_select_layer + 1
         self.vision_tower = CLIPVisionModel(config)
         if profile.convolutional_stem:
-            self.embeddings.patch_embedding = ConvStem(config.hidden_size, config.patch_size)
+            self.embeddings.patch_embedding = ConvStem(config.hidden_size, profile.clip_patch)
         width = profile.mistral.hidden_size
         self.projector = nn.Sequential(
             nn.Linear(config.hidden_size, width), nn.GELU(), nn.Linear(width, width)

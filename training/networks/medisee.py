@@ -68,18 +68,19 @@ class MediSee(nn.Module):
     @property
     def base(self) -> MistralForCausalLM:
         """The language model inside PEFT's wrapper."""
-        return self.mllm.get_base_model()
+        base = self.mllm.get_base_model()
+        assert isinstance(base, MistralForCausalLM)
+        return base
 
     def adopt_base_vocabulary(self) -> None:
         """Start MediSee's embedding and head from the base's; added tokens from their mean."""
         with torch.no_grad():
-            pairs = (
-                (self.embed_tokens.weight, self.base.get_input_embeddings().weight),
+            for own, of_base in (
+                (self.embed_tokens.weight, self.base.model.embed_tokens.weight),
                 (self.lm_head.weight, self.base.lm_head.weight),
-            )
-            for own, of_base in pairs:
-                own[: len(of_base)] = of_base
-                own[len(of_base) :] = of_base.mean(dim=0)
+            ):
+                own[:-ADDED_TOKENS] = of_base
+                own[-ADDED_TOKENS:] = of_base.mean(dim=0)
 
     def embed_prompt(self, token_ids: Sequence[int], patch_tokens: Tensor) -> Tensor:
         """Prompt embeddings (1, L, E) of ids in which -1 stands for the image's T rows."""
@@ -119,14 +120,15 @@ class MediSee(nn.Module):
         text_embedding, box_hidden_state = self.fusion(hidden_states)
         box = self.box_decoder(box_hidden_state)
         low_res = self.mask_decoder(image_embedding, text_embedding[None, None], box[None, None])
-        logits = resize_logits(
-            low_res, self.profile.sam_vision.image_size, input_size, original_size
-        )
+        logits = resize_logits(low_res, self.profile.sam_size, input_size, original_size)
         return MediSeeOutput(logits[0, 0], box, hidden_states)
 
 
 def resize_logits(
-    low_res_logits: Tensor, frame: int, input_size: tuple[int, int], original_size: tuple[int, int]
+    low_res_logits: Tensor,
+    frame: int,
+    input_size: Sequence[int | Tensor],
+    original_size: Sequence[int | Tensor],
 ) -> Tensor:
     """Bring low-resolution logits back to the picture (SAM's `postprocess_masks`).
 
@@ -141,4 +143,4 @@ def resize_logits(
     """
     logits = F.interpolate(low_res_logits.float(), (frame, frame), mode="bilinear")
     logits = logits[..., : input_size[0], : input_size[1]]
-    return F.interpolate(logits, original_size, mode="bilinear")
+    return F.interpolate(logits, tuple(original_size), mode="bilinear")

@@ -59,15 +59,12 @@ class BoxDecoder(nn.Module):
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         width, inner = profile.mistral.hidden_size, profile.box_hidden_size
+        last = nn.Linear(inner, 4)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(
-            nn.Linear(width, inner),
-            nn.ReLU(),
-            nn.Linear(inner, inner),
-            nn.ReLU(),
-            nn.Linear(inner, 4),
+            nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, inner), nn.ReLU(), last
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, box_hidden_state: Tensor) -> Tensor:
         """(..., E) -> boxes_cxcywh (..., 4) in [0, 1], relative to the original image."""

@@ -36,9 +36,36 @@ class Profile:
     lora_alpha: int = 16
 
     @property
+    def sam_size(self) -> int:
+        """Side of the SAM frame in pixels."""
+        return _side(self.sam_vision.image_size)
+
+    @property
+    def sam_patch(self) -> int:
+        """Stride of the SAM image encoder in pixels."""
+        return _side(self.sam_vision.patch_size)
+
+    @property
+    def clip_size(self) -> int:
+        """Side of the CLIP frame in pixels."""
+        return _side(self.clip.image_size)
+
+    @property
+    def clip_patch(self) -> int:
+        """Stride of the CLIP tower in pixels."""
+        return _side(self.clip.patch_size)
+
+    @property
     def image_tokens(self) -> int:
         """Patch tokens of one image, without CLS."""
-        return (self.clip.image_size // self.clip.patch_size) ** 2
+        return (self.clip_size // self.clip_patch) ** 2
+
+
+def _side(size: object) -> int:
+    """Side of a square; transformers also allows (height, width), which nothing here uses."""
+    if not isinstance(size, int):
+        raise TypeError(f"size: expected one int for a square, got {size!r}")
+    return size
 
 
 def full_profile() -> Profile:
@@ -67,7 +94,7 @@ def full_profile() -> Profile:
             num_key_value_heads=8,
             max_position_embeddings=32768,
             rms_norm_eps=1e-5,
-            rope_theta=1e6,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
             sliding_window=None,
         ),
         convolutional_stem=False,

@@ -25,7 +25,7 @@ class SamImageEncoder(nn.Module):
         self.vision_encoder = SamVisionEncoder(profile.sam_vision)
         if profile.convolutional_stem:
             self.vision_encoder.patch_embed.projection = ConvStem(
-                profile.sam_vision.hidden_size, profile.sam_vision.patch_size
+                profile.sam_vision.hidden_size, profile.sam_patch
             )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class PromptedMaskDecoder(nn.Module):
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()
-        self.image_size = profile.sam_prompt.image_size
+        self.image_size = profile.sam_size
         self.prompt_encoder = SamPromptEncoder(
             SamConfig(
                 vision_config=profile.sam_vision.to_dict(),

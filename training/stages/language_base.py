@@ -59,7 +59,7 @@ class LanguageBaseStage:
     ) -> None:
         torch.manual_seed(seed)
         self.profile, self.tokenizer, self.seed = profile, tokenizer, seed
-        self.image_size = profile.clip.image_size
+        self.image_size = profile.clip_size
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
@@ -67,10 +67,12 @@ class LanguageBaseStage:
         self.language_from_step = language_from_step
         width = profile.mistral.hidden_size
         cells = len(STRUCTURES) * CELLS_PER_TOKEN**2
+        self.image_encoder = LlavaImageEncoder(profile)
+        self.mllm = MistralForCausalLM(profile.mistral)
         self.modules = nn.ModuleDict(
             {
-                "llava_image_encoder": LlavaImageEncoder(profile),
-                "mllm": MistralForCausalLM(profile.mistral),
+                "llava_image_encoder": self.image_encoder,
+                "mllm": self.mllm,
                 "dense_head": nn.Linear(profile.clip.hidden_size, cells),
                 "pointer": nn.Linear(width, width),
                 "box_head": BoxDecoder(profile),
@@ -83,7 +85,7 @@ class LanguageBaseStage:
         batch = collate(
             [self.sampler.draw(views_rng) for _ in range(self.batch_size)], self.image_size
         )
-        encoder = self.modules["llava_image_encoder"]
+        encoder = self.image_encoder
         with torch.autocast("cpu", torch.bfloat16):
             features = encoder.features(batch.clip_pixels)
             cells = self.modules["dense_head"](features[:, 1:])
@@ -106,13 +108,13 @@ class LanguageBaseStage:
             views = [self.held_out_sampler.draw(views_rng) for _ in range(12)]
             batch = collate(views, self.image_size)
             with torch.autocast("cpu", torch.bfloat16):
-                image_rows, _ = self.modules["llava_image_encoder"](batch.clip_pixels)
+                image_rows, _ = self.image_encoder(batch.clip_pixels)
             for key, value in self._language_losses(batch, image_rows, "test", rng).items():
                 totals[key] = totals.get(key, 0.0) + value.item() / rounds
         return totals
 
     def _dense_loss(self, cells: Tensor, batch: ViewBatch) -> Tensor:
-        side = self.image_size // self.profile.clip.patch_size
+        side = self.image_size // self.profile.clip_patch
         maps = cells.transpose(1, 2).unflatten(2, (side, side))
         return (
             F.binary_cross_entropy_with_logits(
@@ -143,8 +145,12 @@ class LanguageBaseStage:
         packed = pack(before, self.profile.image_tokens, questions)
         hidden, logits = self._forward(packed, image_rows)
 
-        rows, positions, labels = [], [], []
-        pointing_rows, pointing_positions, targets_of = [], [], []
+        rows: list[int] = []
+        positions: list[int] = []
+        labels: list[int] = []
+        pointing_rows: list[int] = []
+        pointing_positions: list[int] = []
+        targets_of: list[int] = []
         for row, starts in enumerate(packed.starts):
             for number, start in enumerate(starts):
                 ids = questions[row][number]
@@ -169,7 +175,7 @@ class LanguageBaseStage:
         image_states = hidden[:, image].float()[pointing_rows]
         scores = torch.einsum("ne,nte->nt", pointer.float(), image_states)
         scores = scores * pointer.shape[-1] ** -0.5
-        patch = self.profile.clip.patch_size // 4
+        patch = self.profile.clip_patch // 4
         shares = F.avg_pool2d(batch.clip_masks, patch).flatten(2)
         structures = torch.tensor([index for row in chosen for index in row])[targets_of]
         pointing = F.binary_cross_entropy_with_logits(scores, shares[pointing_rows, structures])
@@ -182,7 +188,7 @@ class LanguageBaseStage:
         return {"text": text, "pointing": pointing, "box": box.mean()}
 
     def _forward(self, packed: Packed, image_rows: Tensor) -> tuple[Tensor, Tensor]:
-        mllm = self.modules["mllm"]
+        mllm = self.mllm
         embeddings = mllm.get_input_embeddings()(packed.token_ids)
         image = slice(packed.image_start, packed.image_start + self.profile.image_tokens)
         embeddings[:, image] = image_rows.float()

@@ -21,7 +21,7 @@ from serving.llava_prompt import (
 )
 from training.data.batches import ViewBatch, boxes_cxcywh, collate
 from training.data.packing import pack
-from training.data.questions import Split, generate
+from training.data.questions import Kind, Split, generate
 from training.data.slices import SliceConfig, SliceSampler
 from training.data.structures import STRUCTURES
 from training.data.templates import Template
@@ -71,7 +71,7 @@ class MediSeeStage:
         self.name, self.network, self.tokenizer, self.seed = name, network, tokenizer, seed
         self.batch_size, self.questions, self.similarity = batch_size, questions, similarity
         self.structure_vectors, self.align_steps = structure_vectors, align_steps
-        self.image_size = network.profile.sam_vision.image_size
+        self.image_size = network.profile.sam_size
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
@@ -125,7 +125,7 @@ class MediSeeStage:
                 teaching = self.similarity and number % 2 == 1
                 weights = [self.rarity[i] for i in present]
                 index = chosen[-1][-1] if teaching else rng.choices(present, weights)[0]
-                kind = "direct" if teaching else None
+                kind: Kind | None = "direct" if teaching else None
                 question = generate(STRUCTURES[index], rng=rng, split=split, kind=kind)
                 prompt = medisee_prompt(tokenizer, question.text)[len(before) + 1 :]
                 chosen[-1].append(index)
@@ -176,10 +176,11 @@ class MediSeeStage:
                 text_embedding.unflatten(0, (-1, self.questions)),
                 boxes.unflatten(0, (-1, self.questions)),
             )
-        sizes = [tuple(view.image.shape) for view in batch.views]
         logits = [
-            resize_logits(low_res[i : i + 1], self.image_size, size, size)[0]
-            for i, size in enumerate(sizes)
+            resize_logits(low_res[i : i + 1], self.image_size, view.image.shape, view.image.shape)[
+                0
+            ]
+            for i, view in enumerate(batch.views)
         ]
         masks = [v.masks[c] for v, c in zip(batch.views, chosen, strict=True)]
 

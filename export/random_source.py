@@ -1,0 +1,142 @@
+"""Random weights of any profile: what speed can be measured with where no checkpoint is at hand."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor, nn
+
+from export.sources import (
+    DEMO_ENGINE,
+    Adapter,
+    LanguageModel,
+    Source,
+    adapter_config,
+    base_config,
+    base_shapes,
+    build_networks,
+    check_tokenizer,
+)
+from serving.model_config import ROOT
+from training.networks.medisee import ADAPTER, ADDED_TOKENS
+from training.networks.profiles import ProfileName, demo_profile, profile
+from training.run import WEIGHTS
+from training.weights_folder import TOKENIZER
+
+SPREAD = 0.02
+"""Standard deviation of random weights, as these networks are initialised."""
+
+
+def random_source(
+    profile_name: ProfileName, seed: int = 0, tokenizer: Path | None = None
+) -> Source:
+    """Make up weights.
+
+    The language model's are rounded to bfloat16 and made a tensor at a time, as they are written.
+
+    Args:
+        profile_name: Sizes of the networks.
+        seed: Same seed, same weights.
+        tokenizer: Sentencepiece model of the profile's vocabulary size. None takes the demo's,
+            filled up with pieces that no text is split into.
+
+    Raises:
+        FileNotFoundError: if there is no such tokenizer.
+        ValueError: if its vocabulary has another size.
+    """
+    sizes = profile(profile_name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = build_networks(sizes)
+        for network in vars(networks).values():
+            _fill_zeros(network)
+    vocabulary, width = sizes.mistral.vocab_size, sizes.mistral.hidden_size
+    shapes = base_shapes(sizes)
+    words = f"random weights, seed {seed}"
+    if tokenizer is None:
+        tokenizer = ROOT / "build" / f"tokenizer-{vocabulary}.model"
+        write_filled_tokenizer(WEIGHTS / TOKENIZER, vocabulary, tokenizer)
+        words += f"; the demo's tokenizer, filled up to {vocabulary} pieces"
+
+    def base() -> Iterator[tuple[str, Tensor]]:
+        for name, shape in shapes.items():
+            yield name, _random(name, shape, seed)
+
+    adapter = {
+        f"base_model.model.{name.removesuffix('weight')}{half}.weight": size
+        for name, shape in shapes.items()
+        if name.endswith((".q_proj.weight", ".v_proj.weight"))
+        for half, size in (
+            ("lora_A", (sizes.lora_rank, shape[1])),
+            ("lora_B", (shape[0], sizes.lora_rank)),
+        )
+    }
+    return Source(
+        description=words,
+        profile=sizes,
+        networks=networks,
+        language_model=LanguageModel(
+            config=base_config(sizes),
+            tensors=base,
+            adapters={
+                ADAPTER: Adapter(
+                    adapter_config(sizes),
+                    {name: _random(name, size, seed) for name, size in adapter.items()},
+                )
+            },
+            embeddings={ADAPTER: _random(ADAPTER, (vocabulary + ADDED_TOKENS, width), seed)},
+            tokenizer=check_tokenizer(tokenizer, sizes),
+            engine=DEMO_ENGINE if width == demo_profile().mistral.hidden_size else {},
+        ),
+    )
+
+
+def write_filled_tokenizer(file: Path, vocabulary_size: int, output: Path) -> None:
+    """Copy a sentencepiece model with as many pieces as asked for.
+
+    Added pieces are marked unused: no text is split into them, and their ids have a text.
+
+    Raises:
+        ValueError: if the model has more pieces than that.
+    """
+    pieces = SentencePieceProcessor(model_file=str(file)).get_piece_size()
+    if pieces > vocabulary_size:
+        raise ValueError(f"{file}: {pieces} pieces, expected {vocabulary_size} at most")
+    # Messages of protocol buffers grow by appending: each field 1 of the model is one more piece.
+    added = b"".join(
+        _field(1, _field(1, f"{_SPACE}w{number}".encode()) + _UNUSED)
+        for number in range(pieces, vocabulary_size)
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(file.read_bytes() + added)
+
+
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""Sentencepiece's mark of a space."""
+
+_UNUSED = struct.pack("<BfBB", 2 << 3 | 5, -1e6, 3 << 3, 5)
+"""Score (field 2) and type (field 3: UNUSED) of a piece."""
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def _fill_zeros(network: nn.Module) -> None:
+    """Give random values to what is initialised to zero, such as position embeddings."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=SPREAD)
+
+
+def _random(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    """The language model's tensor of that name, bfloat16."""
+    if name.endswith("norm.weight"):
+        return torch.ones(shape, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
+    return torch.empty(shape, dtype=torch.bfloat16).normal_(std=SPREAD, generator=generator)
