@@ -16,7 +16,7 @@ locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 import asyncio  # noqa: E402
 import os  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
-from concurrent.futures import Future, ThreadPoolExecutor  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from contextlib import aclosing  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -28,7 +28,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from serving import model_config  # noqa: E402
 from serving.environment import check_stub  # noqa: E402
-from serving.mllm.cancellation import CancellationWatch, Watched  # noqa: E402
+from serving.mllm.cancellation import CancellationWatch  # noqa: E402
 from serving.mllm.counters import Counters  # noqa: E402
 from serving.mllm.engine import MllmEngine  # noqa: E402
 from serving.mllm.loop_thread import LoopThread  # noqa: E402
@@ -86,10 +86,7 @@ class TritonPythonModel:
             except Exception as error:
                 _finish(sender, error_response(error, request_id))
                 continue
-            # The watch may cancel before `submit` returned, hence a future of our own.
-            answer: Future = Future()
-            watched = self._cancellations.add(sender, partial(_cancel_when_known, answer))
-            answer.set_result(self._loop.submit(self._answer(wanted, sender, watched, request_id)))
+            self._loop.submit(self._answer(wanted, sender, request_id))
 
     def is_ready(self) -> bool:
         """Whether the engine accepts requests; asked by Triton 26.03 and newer."""
@@ -103,24 +100,30 @@ class TritonPythonModel:
         self._loop.stop()
         self._senders.shutdown()
 
-    async def _answer(
-        self, request: GenerateRequest, sender: Any, watched: Watched, request_id: str
-    ) -> None:
-        texts: list[str] = []
-        last = None
+    async def _answer(self, request: GenerateRequest, sender: Any, request_id: str) -> None:
+        # Cancelling ends the inner task only, and at any time, so that an answer always leaves.
+        replying = asyncio.create_task(self._reply(request, sender))
+        cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, replying.cancel)
+        watched = self._cancellations.add(sender, cancel)
         try:
-            async with aclosing(self._engine.generate(request)) as replies:
-                async for reply in replies:
-                    if isinstance(reply, Completion):
-                        last = _final_response(reply, "".join([*texts, reply.text]))
-                    elif self._decoupled:
-                        await self._in_thread(sender.send, _increment_response(reply))
-                    else:
-                        texts.append(reply.text)
+            last = await replying
         except BaseException as error:  # nothing above this frame would answer the client
             last = error_response(error, request_id)
         watched.close()
         await self._in_thread(_finish, sender, last)
+
+    async def _reply(self, request: GenerateRequest, sender: Any) -> Any:
+        """Send increments, if the model is decoupled, and return the last response."""
+        texts: list[str] = []
+        async with aclosing(self._engine.generate(request)) as replies:
+            async for reply in replies:
+                if isinstance(reply, Completion):
+                    return _final_response(reply, "".join([*texts, reply.text]))
+                if self._decoupled:
+                    await self._in_thread(sender.send, _increment_response(reply))
+                else:
+                    texts.append(reply.text)
+        raise RuntimeError("the engine ended its replies without a completion")
 
     async def _in_thread(self, send: Callable[..., None], *arguments: Any) -> None:
         # Sending waits for the server, and the loop must not.
@@ -208,7 +211,3 @@ def _finish(sender: Any, response: Any) -> None:
         sender.send(response, flags=final)
     except Exception as error:  # such as a full /dev/shm: an error still fits
         sender.send(error_response(error), flags=final)
-
-
-def _cancel_when_known(answer: Future) -> None:
-    answer.result().cancel()
