@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         "--only", action="append", choices=list(SETUPS), help="repeatable; default: all"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round of a few questions: shows that it runs; nothing is written"
+        "--quick",
+        action="store_true",
+        help="one round of a few questions: shows that it runs; nothing is written",
     )
     parser.add_argument(
         "--weights",

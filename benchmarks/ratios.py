@@ -67,4 +67,7 @@ def hop_table(figures: Figures) -> str:
                 network = min(took, figures["loop_network_ms_mllm"]) if kind == "fresh" else took
             line += f"{took:{9 if kind == 'fresh' else 11}.2f}{network:9.2f}{took - network:9.2f}"
         lines.append(line)
+    took, network = figures["sam_branch_ms"], figures["sam_branch_network_ms"]
+    line = f"{'medsam_image_embedding':26s}{took:9.2f}{network:9.2f}{took - network:9.2f}"
+    lines.append(f"{line}   alone; in a request it runs beside the language branch")
     return "\n".join(lines)
