@@ -57,9 +57,12 @@ def random_source(
     shapes = base_shapes(sizes)
     words = f"random weights, seed {seed}"
     if tokenizer is None:
-        tokenizer = ROOT / "build" / f"tokenizer-{vocabulary}.model"
-        write_filled_tokenizer(WEIGHTS / TOKENIZER, vocabulary, tokenizer)
-        words += f"; the demo's tokenizer, filled up to {vocabulary} pieces"
+        tokenizer = WEIGHTS / TOKENIZER
+        words += "; the demo's tokenizer"
+        if vocabulary > demo_profile().mistral.vocab_size:
+            tokenizer = ROOT / "build" / f"tokenizer-{vocabulary}.model"
+            write_filled_tokenizer(WEIGHTS / TOKENIZER, vocabulary, tokenizer)
+            words += f", filled up to {vocabulary} pieces: prompts get other lengths than Mistral's"
 
     def base() -> Iterator[tuple[str, Tensor]]:
         for name, shape in shapes.items():
