@@ -18,6 +18,7 @@ from export.sam_keys import load_medsam
 from export.sources import Source, demo_source
 from serving.model_config import MODEL_REPOSITORY
 from training.networks.profiles import ProfileName, full_profile, profile
+from training.weights_folder import TOKENIZER
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         help="Hugging Face folder whose embedding and head the base gets; with --medisee",
     )
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="sentencepiece model of the base"
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="sentencepiece model of the base; --llava-med brings one",
     )
     parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
     parser.add_argument("--models", metavar="A,B", help="only these; all by default")
@@ -85,8 +89,8 @@ def _check_combination(parser: argparse.ArgumentParser, arguments: argparse.Name
         )
     if arguments.medisee and arguments.profile != "full":
         parser.error("--medisee needs --profile full, the size it was published in")
-    if arguments.medisee and not arguments.tokenizer:
-        parser.error("--medisee needs --tokenizer FILE, the tokenizer.model of Mistral 7B (v0.1)")
+    if arguments.medisee and not (arguments.tokenizer or arguments.llava_med):
+        parser.error("--medisee needs --tokenizer FILE: LLaVA-Med's tokenizer.model, 32000 pieces")
     if arguments.llava_med and not arguments.medisee:
         parser.error("--llava-med adds to --medisee DIR, which is missing")
     if not made and (arguments.tokenizer or arguments.medsam):
@@ -95,9 +99,8 @@ def _check_combination(parser: argparse.ArgumentParser, arguments: argparse.Name
 
 def _source(arguments: argparse.Namespace) -> Source:
     if arguments.medisee:
-        source = medisee_source(
-            full_profile(), arguments.medisee, arguments.tokenizer, arguments.llava_med
-        )
+        tokenizer = arguments.tokenizer or arguments.llava_med / TOKENIZER
+        source = medisee_source(full_profile(), arguments.medisee, tokenizer, arguments.llava_med)
     elif arguments.random:
         source = random_source(arguments.profile, arguments.seed, arguments.tokenizer)
     else:
