@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import PIL.Image
-from saymask import cli
+from saymask import cli, read_image
 
 from serving.errors import LaunchError
 from serving.launcher import launch
@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     volume = output / "mni152_brain.nii.gz"
     shutil.copyfile(template_path(TEST_TEMPLATE), volume)
+    first = read_image(volume, plane="axial", slice_index=QUESTIONS[0][0])
+    PIL.Image.fromarray(first.pixels).save(output / "slice.png")
 
     print("Starting Triton with the demo models (vLLM takes about half a minute) ...", flush=True)
     started = time.monotonic()

@@ -6,7 +6,7 @@ import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from serving.preprocessing import check_image, clip_frame, sam_frame
-from tests.segment_anything_reference import reference
+from benchmarks.segment_anything_reference import reference
 
 SIZES = [
     (64, 64),
