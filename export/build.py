@@ -107,6 +107,7 @@ def _writers(source: Source, language_dtype: torch.dtype) -> dict[str, Callable[
         "explanation_prompt": write_tokenizer,
         "mllm": lambda folder: write_mllm_folder(source.language_model, folder, language_dtype),
         "mllm_stream": lambda folder: None,
+        "checked_request": lambda folder: None,
     }
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from serving.preprocessing import check_image, clip_frame, sam_frame
 from benchmarks.segment_anything_reference import reference
+from serving.preprocessing import check_image, clip_frame, sam_frame
 
 SIZES = [
     (64, 64),
