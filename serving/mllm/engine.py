@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import time
@@ -213,8 +212,6 @@ class MllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.get_running_loop().run_in_executor(self._starter, engine.shutdown)
-            # vLLM's destructor fails when it runs at the end of the interpreter.
-            gc.collect()
 
     async def _watch(self) -> None:
         while self._state == "ready":

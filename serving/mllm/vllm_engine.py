@@ -10,6 +10,7 @@ interface in `serving.mllm.hidden_states`.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import AsyncGenerator
@@ -241,7 +242,9 @@ class VllmEngine:
         if task is not None and not task.get_loop().is_closed():
             task.get_loop().call_soon_threadsafe(task.cancel)
         self._llm.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
-        del self._llm
+        # Its destructor fails when it runs at the end of the interpreter.
+        del self._llm, task
+        gc.collect()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
 

@@ -80,7 +80,7 @@ class Harness:
         return asyncio.create_task(last())
 
     async def until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.005)
 
