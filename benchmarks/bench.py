@@ -26,11 +26,15 @@ from benchmarks.research_loop import ResearchLoop
 from benchmarks.results import report
 from benchmarks.rounds import Bench, Setup
 from benchmarks.step_traces import StepTraces
+from serving import model_selection
+from serving.errors import LaunchError
 from serving.launcher import launch
 from serving.model_config import MODEL_REPOSITORY, ROOT
 from training.run import WEIGHTS
 
 REQUEST_TIMEOUT_S = 600.0
+
+ENSEMBLES = ROOT / "ensembles"
 
 SETUPS = {
     "medisee.demo": Setup(
@@ -100,7 +104,7 @@ def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
         tempfile.TemporaryDirectory(prefix="saymask-traces-") as folder,
         launch(
             [PIPELINE],
-            repositories=[setup.repository, ROOT / "ensembles"],
+            repositories=[setup.repository, ENSEMBLES],
             extra_options=StepTraces.options(Path(folder)),
         ) as server,
         ResearchLoop(setup.profile, arguments.weights) as loop,
@@ -138,11 +142,21 @@ def _headline(figures: Figures) -> str:
 
 
 def _export_if_missing(setup: Setup) -> None:
-    if setup.profile == "demo" or (setup.repository / "mllm" / "1" / "manifest.json").exists():
+    if setup.profile == "demo" or _is_complete(setup.repository):
         return
     print(f"exporting profile {setup.profile} with random weights", flush=True)
     command = [sys.executable, "-m", "export", "--profile", setup.profile, "--random"]
     subprocess.run([*command, "--repository", str(setup.repository)], cwd=ROOT, check=True)
+
+
+def _is_complete(repository: Path) -> bool:
+    """Whether all that the pipeline needs is there; an older checkout's export may lack a model."""
+    try:
+        chosen = model_selection.select([repository, ENSEMBLES], [PIPELINE])
+        model_selection.check_files(chosen.values())
+    except LaunchError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

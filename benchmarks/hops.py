@@ -16,6 +16,8 @@ class Hops:
 
     client: float
     """Outside the server's pipeline: checks, encoding, gRPC both ways, decoding."""
+    checked_request: float
+    """Until the branches begin."""
     llava_image_tokens: float
     """Until the language model was asked; prompt and encoder in it."""
     mllm: float
@@ -37,12 +39,14 @@ def hops_of(trace: Trace, latency_ms: float) -> Hops:
         latency_ms: What the client measured.
     """
     whole, router, box = trace[PIPELINE], trace["medisee_router"], trace["medisee_box_decoder"]
-    mllm, decoder = trace["mllm"], trace["medisee_mask_decoder"]
+    tokens, mllm = trace["llava_image_tokens"], trace["mllm"]
+    decoder = trace["medisee_mask_decoder"]
     # Either may be first by a hair: the box is passed on while its step is still being closed.
     box_done_ms = min(box.computed_ms, decoder.start_ms)
     return Hops(
         client=latency_ms - (whole.answered_ms - whole.start_ms),
-        llava_image_tokens=mllm.start_ms - whole.start_ms,
+        checked_request=tokens.start_ms - whole.start_ms,
+        llava_image_tokens=mllm.start_ms - tokens.start_ms,
         mllm=router.start_ms - mllm.start_ms,
         medisee_router=box.start_ms - router.start_ms,
         medisee_box_decoder=box_done_ms - box.start_ms,

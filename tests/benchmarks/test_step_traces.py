@@ -25,6 +25,7 @@ def test_entries_of_one_trace_are_joined_by_its_number_in_any_order():
 def traced(decoder_start):
     return {
         "medisee": span(REQUEST_START=100, INFER_RESPONSE_COMPLETE=190),
+        "llava_image_tokens": span(REQUEST_START=101),
         "mllm": span(REQUEST_START=110),
         "medisee_router": span(REQUEST_START=130),
         "medisee_box_decoder": span(REQUEST_START=132, COMPUTE_END=133),
@@ -36,6 +37,8 @@ def test_hops_add_up_to_the_latency_the_client_saw():
     hops = hops_of(traced(decoder_start=160), latency_ms=93)
     assert sum(vars(hops).values()) == 93
     assert hops.client == 3
+    assert hops.checked_request == 1
+    assert hops.llava_image_tokens == 9
     assert hops.mllm == 20
     assert hops.wait_for_image_embedding == 27
     assert hops.medisee_mask_decoder == 30
