@@ -52,7 +52,7 @@ def random_source(
         torch.manual_seed(seed)
         networks = build_networks(sizes)
         for network in vars(networks).values():
-            _fill_zeros(network)
+            _randomize(network)
     vocabulary, width = sizes.mistral.vocab_size, sizes.mistral.hidden_size
     shapes = base_shapes(sizes)
     words = f"random weights, seed {seed}"
@@ -129,11 +129,14 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, len(content)]) + content
 
 
-def _fill_zeros(network: nn.Module) -> None:
-    """Give random values to what is initialised to zero, such as position embeddings."""
+def _randomize(network: nn.Module) -> None:
+    """Draw every parameter but the weights of norms and the frozen frequencies of positions.
+
+    As they are built, some start from zero.
+    """
     with torch.no_grad():
         for parameter in network.parameters():
-            if not parameter.any():
+            if parameter.requires_grad and not (parameter == 1).all():
                 parameter.normal_(std=SPREAD)
 
 

@@ -61,6 +61,16 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not all(tensor.equal(image[2][key]) for key, tensor in image[0].items())
 
 
+def test_random_networks_are_alive_in_every_part():
+    source = random_source("demo")
+    for network in vars(source.networks).values():
+        for name, parameter in network.named_parameters():
+            assert parameter.std(correction=0) > 1e-3 or (parameter == 1).all(), name
+    # The frequencies of SAM's positions have a scale of one.
+    frequencies = source.networks.mask_decoder.prompt_encoder.shared_embedding.positional_embedding
+    assert 0.5 < frequencies.std() < 2
+
+
 def test_the_mixed_profile_has_sam_at_full_size_and_the_demos_language_branch():
     mixed, full, demo = profile("full-sam"), profile("full"), profile("demo")
     assert mixed.sam_vision == full.sam_vision

@@ -72,7 +72,8 @@ def full_profile() -> Profile:
     """MedSAM ViT-B at 1024 px, CLIP ViT-L/14-336, Mistral-7B, as MediSee was published."""
     return Profile(
         name="full",
-        sam_vision=SamVisionConfig(),
+        # transformers' default, 1e-10, would start the layers from almost zero.
+        sam_vision=SamVisionConfig(initializer_range=0.02),
         sam_prompt=SamPromptEncoderConfig(),
         # SAM leaves these norms at torch's default; transformers' is another.
         sam_decoder=SamMaskDecoderConfig(layer_norm_eps=1e-5),
