@@ -26,8 +26,6 @@ from benchmarks.research_loop import ResearchLoop
 from benchmarks.results import report
 from benchmarks.rounds import Bench, Setup
 from benchmarks.step_traces import StepTraces
-from serving import model_selection
-from serving.errors import LaunchError
 from serving.launcher import launch
 from serving.model_config import MODEL_REPOSITORY, ROOT
 from training.run import WEIGHTS
@@ -97,7 +95,7 @@ def quick(setup: Setup) -> Setup:
 
 def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
     """All figures of one profile."""
-    _export_if_missing(setup)
+    _export(setup)
     print(f"{name}: starting the server and the loop", flush=True)
     children = set(psutil.Process().children())
     with (
@@ -141,22 +139,13 @@ def _headline(figures: Figures) -> str:
     )
 
 
-def _export_if_missing(setup: Setup) -> None:
-    if setup.profile == "demo" or _is_complete(setup.repository):
+def _export(setup: Setup) -> None:
+    """Write the repository anew, except the checkout's own, which is measured as it stands."""
+    if setup.repository == MODEL_REPOSITORY:
         return
     print(f"exporting profile {setup.profile} with random weights", flush=True)
     command = [sys.executable, "-m", "export", "--profile", setup.profile, "--random"]
     subprocess.run([*command, "--repository", str(setup.repository)], cwd=ROOT, check=True)
-
-
-def _is_complete(repository: Path) -> bool:
-    """Whether all that the pipeline needs is there; an older checkout's export may lack a model."""
-    try:
-        chosen = model_selection.select([repository, ENSEMBLES], [PIPELINE])
-        model_selection.check_files(chosen.values())
-    except LaunchError:
-        return False
-    return True
 
 
 if __name__ == "__main__":
