@@ -77,8 +77,9 @@ def _normalise(rgb: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
 def _clip_frame(rgb: Tensor, size: int) -> Tensor:
     height, width = rgb.shape[1:]
     if min(height, width) != size:
-        scale = size / min(height, width)
-        shape = (round(height * scale), round(width * scale))
+        # Cut off, not rounded, as `serving.preprocessing.clip_frame` does.
+        shorter = min(height, width)
+        shape = (int(size * height / shorter), int(size * width / shorter))
         rgb = F.interpolate(rgb[None], shape, mode="bicubic", antialias=True)[0]
         rgb = rgb.round().clamp(0, 255)
         height, width = shape
