@@ -5,6 +5,7 @@ PIL there (`torchvision/transforms/_functional_pil.py`) and are written out here
 """
 
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
 
@@ -26,22 +27,22 @@ def _refuse(*arguments):
 
 def reference(name="segment_anything"):
     """Import a module of `segment_anything`."""
-    if "segment_anything" not in sys.modules and importlib.util.find_spec("torchvision") is None:
-        functional = ModuleType("torchvision.transforms.functional")
-        functional.to_pil_image, functional.resize = _to_pil_image, _resize
-        boxes = ModuleType("torchvision.ops.boxes")
-        boxes.batched_nms = boxes.box_area = _refuse
-        stand_ins = {
-            "torchvision": ModuleType("torchvision"),
-            "torchvision.transforms": ModuleType("torchvision.transforms"),
-            "torchvision.transforms.functional": functional,
-            "torchvision.ops": ModuleType("torchvision.ops"),
-            "torchvision.ops.boxes": boxes,
-        }
-        sys.modules.update(stand_ins)
-        try:
-            importlib.import_module("segment_anything")
-        finally:  # transformers would take them for the real ones
-            for stand_in in stand_ins:
-                del sys.modules[stand_in]
-    return importlib.import_module(name)
+    if name in sys.modules or importlib.util.find_spec("torchvision") is not None:
+        return importlib.import_module(name)
+    functional = ModuleType("torchvision.transforms.functional")
+    functional.to_pil_image, functional.resize = _to_pil_image, _resize
+    boxes = ModuleType("torchvision.ops.boxes")
+    boxes.batched_nms = boxes.box_area = _refuse
+    stand_ins = {
+        "torchvision": ModuleType("torchvision"),
+        "torchvision.transforms": ModuleType("torchvision.transforms"),
+        "torchvision.transforms.functional": functional,
+        "torchvision.ops": ModuleType("torchvision.ops"),
+        "torchvision.ops.boxes": boxes,
+    }
+    sys.modules.update(stand_ins)
+    try:
+        return importlib.import_module(name)
+    finally:  # transformers would take them for the real ones
+        for stand_in in stand_ins:
+            del sys.modules[stand_in]
