@@ -1,0 +1,100 @@
+"""The committed demo weights: there, small, complete, and fit for the code beside them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
+
+from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer, medisee_prompt
+from serving.model_config import ROOT
+from training.data.batches import collate
+from training.data.slices import SliceConfig, SliceSampler
+from training.data.structures import NAMES
+from training.networks.profiles import demo_profile
+from training.weights_folder import TOKENIZER, load_weights
+
+FOLDER = ROOT / "training" / "weights" / "demo"
+LIMIT_BYTES = 25e6
+FILES = (
+    "medsam_image_encoder.safetensors",
+    "llava_image_encoder.safetensors",
+    "medisee.safetensors",
+    "mllm_base/config.json",
+    "mllm_base/model.safetensors",
+    "medisee_adapter/adapter_config.json",
+    "medisee_adapter/adapter_model.safetensors",
+    TOKENIZER,
+)
+
+trained = pytest.mark.skipif(
+    not (FOLDER / "medisee.safetensors").is_file(),
+    reason="the demo weights are not there yet: python -m training.run",
+)
+
+
+def test_the_tokenizer_has_the_profiles_vocabulary():
+    processor = SentencePieceProcessor(model_file=str(FOLDER / TOKENIZER))
+    assert processor.get_piece_size() == demo_profile().mistral.vocab_size
+    assert (processor.unk_id(), processor.bos_id(), processor.eos_id()) == (0, 1, 2)
+
+
+@trained
+def test_the_weights_are_complete_and_small():
+    found = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(FOLDER)) for path in found} >= set(FILES)
+    assert sum(path.stat().st_size for path in found) <= LIMIT_BYTES
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_weights(demo_profile(), FOLDER)
+
+
+@trained
+def test_the_weights_load_and_every_one_is_finite(network):
+    for name, tensor in network.state_dict().items():
+        assert torch.isfinite(tensor).all(), name
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert parameters * 2 <= LIMIT_BYTES
+
+
+@trained
+def test_nothing_that_must_learn_is_still_at_its_start(network):
+    assert network.box_decoder.layers[-1].weight.abs().max() > 0
+    for name, tensor in network.state_dict().items():
+        if "lora_B" in name:
+            assert tensor.abs().max() > 0, name
+
+
+@trained
+def test_the_adapter_and_the_base_say_their_kind():
+    base = json.loads((FOLDER / "mllm_base" / "config.json").read_text())
+    assert base["model_type"] == "mistral"
+    assert base["vocab_size"] == demo_profile().mistral.vocab_size
+    adapter = json.loads((FOLDER / "medisee_adapter" / "adapter_config.json").read_text())
+    assert adapter["peft_type"] == "LORA"
+
+
+@trained
+def test_two_questions_about_one_picture_get_two_masks(network, train_template):
+    profile = network.profile
+    sampler = SliceSampler(train_template, SliceConfig(profile.sam_size, square_share=1.0))
+    view = sampler.draw(np.random.default_rng(4), NAMES.index("thalamus"))
+    batch = collate([view], profile.sam_size)
+    tokenizer = LlavaTokenizer(FOLDER / TOKENIZER, MEDISEE_ADDED_TOKENS)
+    size = tuple(view.image.shape)
+    masks = [
+        network.answer(
+            batch.sam_pixels[0],
+            batch.clip_pixels[0],
+            medisee_prompt(tokenizer, question),
+            size,
+            size,
+        ).mask_logits
+        > 0
+        for question in ("Where is the thalamus?", "Segment the whole brain.")
+    ]
+    assert masks[0].any()
+    assert masks[1].sum() > 4 * masks[0].sum()

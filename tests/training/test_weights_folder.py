@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import MistralForCausalLM
+
+from training.networks.medisee import MediSee
+from training.weights_folder import load_base_state, load_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def network(tiny_profile):
+    torch.manual_seed(0)
+    network = MediSee(tiny_profile)
+    with torch.no_grad():  # LoRA's B and the box decoder's last layer start at zero
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.fixture(scope="module")
+def folder(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "new"
+    save_weights(network, folder)
+    return folder
+
+
+def test_a_saved_network_comes_back_rounded_to_half_precision(network, folder, tiny_profile):
+    loaded = load_weights(tiny_profile, folder)
+    expected = network.state_dict()
+    state = loaded.state_dict()
+    assert state.keys() == expected.keys()
+    for name, tensor in state.items():
+        assert tensor.dtype == expected[name].dtype, name
+        torch.testing.assert_close(
+            tensor, expected[name].half().to(tensor.dtype), rtol=0, atol=0, msg=name
+        )
+    assert not loaded.training
+
+
+def test_saving_what_was_loaded_changes_nothing(folder, tiny_profile, tmp_path):
+    save_weights(load_weights(tiny_profile, folder), tmp_path)
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors"))
+    assert len(files) == 5
+    for file in files:
+        one, other = load_file(folder / file), load_file(tmp_path / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one), file
+
+
+def test_every_tensor_is_stored_in_half_precision(folder):
+    for file in folder.rglob("*.safetensors"):
+        kinds = {tensor.dtype for tensor in load_file(file).values()}
+        assert kinds <= {torch.float16, torch.int64}, file
+
+
+def test_the_base_is_a_hugging_face_folder_of_its_own(network, folder):
+    base = MistralForCausalLM.from_pretrained(folder / "mllm_base", dtype=torch.float32).eval()
+    assert "lora" not in str(sorted(base.state_dict()))
+    ids = torch.tensor([[1, 5, 9, 700]])
+    network.eval()
+    with torch.no_grad(), network.mllm.disable_adapter():
+        expected = network.mllm(input_ids=ids).logits
+        torch.testing.assert_close(base(input_ids=ids).logits, expected, rtol=0.02, atol=0.02)
+
+
+def test_the_adapter_is_a_peft_folder_without_the_base(network, folder, tiny_profile):
+    config = json.loads((folder / "medisee_adapter" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16)
+    assert set(config["target_modules"]) == {"q_proj", "v_proj"}
+    state = load_file(folder / "medisee_adapter" / "adapter_model.safetensors")
+    layers = tiny_profile.mistral.num_hidden_layers
+    assert len(state) == layers * 2 * 2
+    assert all("lora_A.weight" in name or "lora_B.weight" in name for name in state)
+
+
+def test_a_missing_file_is_named_with_the_command_that_makes_it(folder, tiny_profile, tmp_path):
+    for file in folder.rglob("*"):
+        target = tmp_path / file.relative_to(folder)
+        if file.is_file() and file.name != "medisee.safetensors":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"medisee\.safetensors.*python -m training\.run"):
+        load_weights(tiny_profile, tmp_path)
+
+
+def test_base_weights_of_another_shape_or_name_are_refused(tiny_profile, folder):
+    network = MediSee(tiny_profile)
+    state = {k: v.float() for k, v in load_file(folder / "mllm_base/model.safetensors").items()}
+    first = next(iter(state))
+    with pytest.raises(ValueError, match="missing"):
+        load_base_state(network, {k: v for k, v in state.items() if k != first})
+    with pytest.raises(ValueError, match="unknown"):
+        load_base_state(network, state | {"model.extra.weight": state[first]})
