@@ -22,6 +22,9 @@ from benchmarks.workload import Case, Workload
 SETTLING_S = 0.4
 """Pause when server and loop change turns: their threads spin for 0.2 s after their last work."""
 
+LEAST_AGREEMENT = 0.95
+"""Share of pixels below which loop and server cannot have the same weights."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -80,6 +83,12 @@ class Bench:
         agreement = [
             float((mine == plain).mean()) for mine, plain in zip(masks, answers.masks, strict=True)
         ]
+        if min(agreement) < LEAST_AGREEMENT:
+            raise RuntimeError(
+                f"loop and server agree on {min(agreement):.0%} of a mask's pixels: "
+                f"{self._setup.repository} was not exported from the weights that the loop reads; "
+                f"export it again: python -m export --profile {self._setup.profile}"
+            )
         return {"mask_agreement": min(agreement)}
 
     def round(self, *, backwards: bool) -> Figures:
