@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     volume = output / "mni152_brain.nii.gz"
     shutil.copyfile(template_path(TEST_TEMPLATE), volume)
     first = read_image(volume, plane="axial", slice_index=QUESTIONS[0][0])
-    PIL.Image.fromarray(first.pixels).save(output / "slice.png")
+    PIL.Image.fromarray(first.pixels[..., 0]).save(output / "slice.png")
 
     print("Starting Triton with the demo models (vLLM takes about half a minute) ...", flush=True)
     started = time.monotonic()
