@@ -23,7 +23,7 @@ QUESTIONS: tuple[tuple[int, str], ...] = (
     (45, "Which part of the brain controls balance?"),
     (85, "What is filled with cerebrospinal fluid, on both sides?"),
     (78, "the putamen"),
-    (75, "Which lobe processes what we see?"),
+    (75, "Which lobe processes vision?"),
 )
 """Axial slice (from 0, feet to head) and question. The first is asked for an explanation too."""
 
