@@ -56,6 +56,8 @@ class ModelFolder:
     """Hugging Face folder of the base model."""
     adapters: dict[str, Path]
     """Adapter name to PEFT folder, sorted by name."""
+    adapted_modules: tuple[str, ...]
+    """Names of the layers that any adapter changes, such as "q_proj"; sorted."""
     tables: dict[str, torch.Tensor]
     """Name to embedding table (V, E) in the file's dtype; `BASE` is always there."""
     norm_weight: torch.Tensor
@@ -132,6 +134,9 @@ def read_model_folder(folder: Path) -> ModelFolder:
     return ModelFolder(
         base=base,
         adapters=adapters,
+        adapted_modules=tuple(
+            sorted(set().union(*(_adapted_modules(path) for path in adapters.values())))
+        ),
         tables=tables,
         norm_weight=_read_tensor(base, "model.norm.weight").float(),
         norm_eps=float(config["rms_norm_eps"]),
@@ -139,6 +144,26 @@ def read_model_folder(folder: Path) -> ModelFolder:
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
         settings=read_settings(folder / "engine.json"),
     )
+
+
+def _adapted_modules(adapter: Path) -> set[str]:
+    """Names of the layers that a PEFT folder has weights for.
+
+    Raises:
+        FileNotFoundError: if the folder has no weights.
+        ValueError: if it adapts the token embedding.
+    """
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; PEFT's `save_pretrained` writes it")
+    with safe_open(file, framework="pt") as tensors:
+        names = {name.split(".lora_")[0].rpartition(".")[2] for name in tensors.keys()}  # noqa: SIM118
+    if "embed_tokens" in names:
+        raise ValueError(
+            f"adapters/{adapter.name}: it adapts the token embedding, which the engine never looks "
+            f"up for a prompt; write the adapted table to embeddings/{adapter.name}.safetensors"
+        )
+    return names
 
 
 def _read_tensor(base: Path, name: str) -> torch.Tensor:

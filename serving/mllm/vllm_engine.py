@@ -107,6 +107,10 @@ class VllmEngine:
             arguments.setdefault("max_loras", len(names))
             arguments.setdefault("max_cpu_loras", max(len(names), arguments["max_loras"]))
             arguments["enable_lora"] = True
+            # By default vLLM wraps every layer that could have an adapter, the embedding too. That
+            # one is asked for the generated tokens alone, and its CPU kernel, which counts on all
+            # tokens of the step, then ends the engine.
+            arguments["lora_target_modules"] = list(folder.adapted_modules)
             if current_platform.is_cpu():
                 # vLLM's CPU kernels apply the last slot to requests without an adapter that share
                 # a batch with one that has (vllm-project/vllm#48421): keep that slot empty.

@@ -1,6 +1,9 @@
 import json
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from serving.mllm.model_folder import read_model_folder, read_settings
 from tests.serving.mllm.tiny_mllm import HIDDEN, OWN_TABLE, SHARED_TABLE, write_model_folder
@@ -43,6 +46,7 @@ def test_a_folder_is_read_whole(version_folder):
     assert list(folder.adapters) == [OWN_TABLE, SHARED_TABLE]
     assert folder.table(SHARED_TABLE) is folder.table("")
     assert len(folder.table(OWN_TABLE)) == len(folder.table("")) + 2
+    assert folder.adapted_modules == ("q_proj", "v_proj")
     assert folder.norm_weight.shape == (HIDDEN,)
     assert (folder.num_layers, folder.eos_token_ids) == (3, (2,))
 
@@ -61,3 +65,13 @@ def test_a_table_that_belongs_to_no_adapter_is_refused(version_folder):
 def test_a_missing_part_is_named_with_the_command_that_writes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"engine\.json is missing; `python -m export"):
         read_model_folder(tmp_path)
+
+
+def test_an_adapter_of_the_token_embedding_is_refused(version_folder, tmp_path):
+    shutil.copytree(version_folder, tmp_path / "1")
+    file = tmp_path / "1" / "adapters" / OWN_TABLE / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(8, 4)
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=rf"adapters/{OWN_TABLE}: .*embeddings/{OWN_TABLE}\."):
+        read_model_folder(tmp_path / "1")

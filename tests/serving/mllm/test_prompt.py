@@ -15,6 +15,7 @@ OWN = -torch.arange(12 * WIDTH).float().view(12, WIDTH)
 def folder(tmp_path):
     return ModelFolder(
         base=tmp_path,
+        adapted_modules=(),
         adapters={"own": tmp_path, "shared": tmp_path},
         tables={"": TABLE, "own": OWN},
         norm_weight=torch.ones(WIDTH),
