@@ -12,8 +12,16 @@ SOURCES   := $(wildcard export/*.py training/networks/*.py training/weights/demo
 demo: $(ARTIFACTS)
 	@$(RUN) -m benchmarks.demo
 
+# A process for each part: several start servers, and check that theirs leaves nothing behind.
+TEST_PARTS := tests/test_imports.py tests/model_repository tests/training tests/export \
+	tests/benchmarks tests/clients tests/serving/mllm tests/serving tests/integration
+
 test: $(ARTIFACTS)
-	@$(VENV)/pytest
+	@failed=; for part in $(TEST_PARTS); do \
+		echo "== $$part"; \
+		ignore=; [ $$part != tests/serving ] || ignore=--ignore=tests/serving/mllm; \
+		$(VENV)/pytest $$part $$ignore || failed="$$failed $$part"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 serve: $(ARTIFACTS)
 	@$(RUN) -m serving.launcher
