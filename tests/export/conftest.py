@@ -46,13 +46,17 @@ def randomize():
 
     def fill(module, seed):
         generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                narrow = parameter.ndim == 1 or name.endswith("pos_embed")
-                spread = 0.1 if narrow else parameter[0].numel() ** -0.5
-                parameter.normal_(std=spread, generator=generator)
-                if "norm" in name and name.endswith("weight"):
-                    parameter += 1
+        # The state has SAM's position frequencies too, which are no parameter.
+        for name, tensor in module.state_dict().items():
+            if name.endswith("gaussian_matrix"):
+                spread = 1.0
+            elif tensor.ndim == 1 or name.endswith("pos_embed"):
+                spread = 0.1
+            else:
+                spread = tensor[0].numel() ** -0.5
+            tensor.normal_(std=spread, generator=generator)
+            if "norm" in name and name.endswith("weight"):
+                tensor += 1
         return module.eval()
 
     return fill
@@ -112,15 +116,14 @@ def tiny_profile():
 def published_network(segment_anything, randomize, tiny_profile):
     """MediSee as its authors assemble it, of the tiny sizes, with random weights.
 
-    Frozen parameters are rounded to bfloat16, as the authors' are.
+    What is frozen is rounded to bfloat16, as the authors' are.
     """
     network = assemble(segment_anything.modeling, tiny_profile)
     # With this seed the mask is neither empty nor everything.
-    randomize(network, seed=34)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if not TRAINED.search(name):
-                parameter.copy_(parameter.bfloat16())
+    randomize(network, seed=31)
+    for name, tensor in network.state_dict().items():
+        if not TRAINED.search(name):
+            tensor.copy_(tensor.bfloat16())
     return network
 
 

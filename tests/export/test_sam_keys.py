@@ -49,20 +49,17 @@ def test_the_names_are_exactly_those_of_segment_anything(sam):
 
 
 @torch.no_grad()
-def test_a_medsam_file_gives_the_image_embedding_of_segment_anything(
-    sam, tmp_path, record_property
-):
+def test_a_medsam_file_gives_the_image_embedding_of_segment_anything(sam, tmp_path):
     torch.save(sam.state_dict(), tmp_path / "medsam_vit_b.pth")
     encoder = SamImageEncoder(full_profile()).eval()
     load_medsam(encoder, tmp_path / "medsam_vit_b.pth")
     pixels = random_tensor(1, 3, 1024, 1024, seed=2)
     difference = relative_difference(encoder(pixels), sam.image_encoder(pixels))
-    record_property("image embedding, relative difference", difference)
-    assert difference < 1e-3
+    assert difference < 1e-4
 
 
 @torch.no_grad()
-def test_box_prompts_are_embedded_as_by_segment_anything(sam, mask_decoder, record_property):
+def test_box_prompts_are_embedded_as_by_segment_anything(sam, mask_decoder):
     center, size = BOXES_CXCYWH[:, :2], BOXES_CXCYWH[:, 2:]
     corners = torch.cat([center - size / 2, center + size / 2], dim=1) * 1024
     expected, expected_dense = sam.prompt_encoder(points=None, boxes=corners, masks=None)
@@ -70,16 +67,15 @@ def test_box_prompts_are_embedded_as_by_segment_anything(sam, mask_decoder, reco
         input_points=None, input_labels=None, input_boxes=corners[None], input_masks=None
     )
     difference = relative_difference(sparse[0], expected)
-    record_property("box embedding, relative difference", difference)
-    assert difference < 1e-3
+    assert difference < 1e-4
     # Ours has one dense prompt per image, segment-anything's one per box; all are alike.
     assert relative_difference(dense[0], expected_dense[0]) < 1e-6
     positions = mask_decoder.image_positions()
-    assert relative_difference(positions, sam.prompt_encoder.get_dense_pe()) < 1e-3
+    assert relative_difference(positions, sam.prompt_encoder.get_dense_pe()) < 1e-4
 
 
 @torch.no_grad()
-def test_masks_from_box_and_text_are_those_of_segment_anything(sam, mask_decoder, record_property):
+def test_masks_from_box_and_text_are_those_of_segment_anything(sam, mask_decoder):
     embedding = random_tensor(1, 256, 64, 64, seed=3)
     text = random_tensor(2, 1, 256, seed=4)
     center, size = BOXES_CXCYWH[:, :2], BOXES_CXCYWH[:, 2:]
@@ -94,15 +90,13 @@ def test_masks_from_box_and_text_are_those_of_segment_anything(sam, mask_decoder
     )
     logits = mask_decoder(embedding, text[None], BOXES_CXCYWH[None])
     difference = relative_difference(logits[0], expected[:, 0])
-    record_property("mask logits, relative difference", difference)
-    assert difference < 1e-3
+    assert difference < 1e-4
 
     input_size, original_size = (768, 1024), (151, 201)
     resized = resize_logits(logits, 1024, input_size, original_size)
     expected = sam.postprocess_masks(expected, input_size, original_size)
     difference = relative_difference(resized[0], expected[:, 0])
-    record_property("logits of the picture, relative difference", difference)
-    assert difference < 1e-3
+    assert difference < 1e-4
 
 
 def test_a_file_of_another_layout_is_refused_by_name(tmp_path):
