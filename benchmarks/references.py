@@ -47,7 +47,7 @@ class SamReference:
             embed_dim=vision.hidden_size,
             depth=vision.num_hidden_layers,
             num_heads=vision.num_attention_heads,
-            mlp_ratio=vision.mlp_dim / vision.hidden_size,
+            mlp_ratio=(vision.mlp_dim or 4 * vision.hidden_size) / vision.hidden_size,
             out_chans=channels,
             norm_layer=lambda width: nn.LayerNorm(width, eps=1e-6),
             qkv_bias=True,

@@ -8,24 +8,26 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 
-def _to_pil_image(array):
+def _to_pil_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _resize(picture, size):
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     height, width = size
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _refuse(*arguments):
+def _refuse(*arguments: object) -> None:
     raise NotImplementedError("only the automatic mask generator needs this")
 
 
-def reference(name="segment_anything"):
+def reference(name: str = "segment_anything") -> Any:
     """Import a module of `segment_anything`."""
     if name in sys.modules or importlib.util.find_spec("torchvision") is not None:
         return importlib.import_module(name)

@@ -6,6 +6,7 @@ results of the methods here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,4 +144,6 @@ def resize_logits(
     """
     logits = F.interpolate(low_res_logits.float(), (frame, frame), mode="bilinear")
     logits = logits[..., : input_size[0], : input_size[1]]
-    return F.interpolate(logits, tuple(original_size), mode="bilinear")
+    # torch's stubs know ints only; the export traces elements of a tensor through here.
+    size: Any = tuple(original_size)
+    return F.interpolate(logits, size, mode="bilinear")
