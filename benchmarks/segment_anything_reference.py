@@ -32,9 +32,9 @@ def reference(name: str = "segment_anything") -> Any:
     if name in sys.modules or importlib.util.find_spec("torchvision") is not None:
         return importlib.import_module(name)
     functional = ModuleType("torchvision.transforms.functional")
-    functional.to_pil_image, functional.resize = _to_pil_image, _resize
+    vars(functional).update(to_pil_image=_to_pil_image, resize=_resize)
     boxes = ModuleType("torchvision.ops.boxes")
-    boxes.batched_nms = boxes.box_area = _refuse
+    vars(boxes).update(batched_nms=_refuse, box_area=_refuse)
     stand_ins = {
         "torchvision": ModuleType("torchvision"),
         "torchvision.transforms": ModuleType("torchvision.transforms"),
