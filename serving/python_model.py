@@ -19,6 +19,10 @@ receives a function without arguments that says whether the client has given up;
 asks it raises `serving.errors.Cancelled`. A decoupled model's `__call__` is a generator of such
 dicts, one for each response. `close()`, if there is one, runs at unload.
 
+A pipeline that does not ask answers a cancelled request, too. It must: where a step of an ensemble
+fails while others of it are being started, Triton 24.10 may crash (docs/architecture.md), and a
+cancelled ensemble would let several fail at once.
+
 Requests overlap in threads, at most `max_in_flight` (parameter, default 64) at a time; one more is
 refused as UNAVAILABLE. Whole batches are for backends, see `serving.backends.onnxruntime`.
 """
@@ -147,16 +151,12 @@ class PythonModel:
         _request_id.set(request.request_id())
         try:
             cancelled = _cancellation(sender)
-            if cancelled():
-                raise Cancelled
             arguments = self._arguments(request)
             if self._asks_cancelled:
                 arguments["is_cancelled"] = cancelled
             result = self._pipeline(**arguments)
             if isinstance(result, Iterator):
                 self._stream(result, sender, cancelled)
-            elif cancelled():
-                raise Cancelled
             else:
                 last = self._response(result)
         except BaseException as error:  # nothing above this frame would answer the client
