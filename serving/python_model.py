@@ -44,8 +44,8 @@ import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from serving import model_config  # noqa: E402
-from serving.called_errors import called_id, untag  # noqa: E402
 from serving.environment import check_stub  # noqa: E402
+from serving.error_text import untag  # noqa: E402
 from serving.errors import Cancelled, Unavailable, error_of  # noqa: E402
 from serving.pipeline_signature import (  # noqa: E402
     asks_cancellation,
@@ -134,7 +134,7 @@ class PythonModel:
             )
         request = pb_utils.InferenceRequest(
             model_name=model_name,
-            request_id=called_id(_request_id.get(), self._config.name),
+            request_id=_request_id.get(),
             inputs=[pb_utils.Tensor(name, _wire_array(value)) for name, value in inputs.items()],
             requested_output_names=list(outputs),
         )

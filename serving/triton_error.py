@@ -12,7 +12,7 @@ import traceback
 
 import triton_python_backend_utils as pb_utils
 
-from serving.called_errors import tag
+from serving.error_text import tag
 from serving.errors import INTERNAL, KINDS, kind_of, message_of
 
 
@@ -40,7 +40,7 @@ def triton_error(error: BaseException, request_id: str = "") -> pb_utils.TritonE
     elif not message:
         cancelled = isinstance(error, asyncio.CancelledError)
         message = "the request was cancelled" if cancelled else type(error).__name__
-    return pb_utils.TritonError(tag(message, kind, request_id), getattr(pb_utils.TritonError, kind))
+    return pb_utils.TritonError(tag(message, kind), getattr(pb_utils.TritonError, kind))
 
 
 def error_response(error: BaseException, request_id: str = "") -> pb_utils.InferenceResponse:

@@ -75,12 +75,12 @@ def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
     stage = ImageEncoderStage(
         setting.profile, setting.train, setting.held_out, decoder_from_step=1200
     )
-    return stage, Schedule(steps=1900, learning_rate=1e-3)
+    return stage, Schedule(steps=3700, learning_rate=1e-3)
 
 
 def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
     stage = LanguageBaseStage(setting.profile, _tokenizer(setting), setting.train, setting.held_out)
-    return stage, Schedule(steps=1500, learning_rate=1e-3)
+    return stage, Schedule(steps=3300, learning_rate=1e-3)
 
 
 def _medisee(setting: Setting) -> tuple[Stage, Schedule]:

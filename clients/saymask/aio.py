@@ -237,17 +237,16 @@ class ExplanationStream(AsyncIterator[str]):
     async def __anext__(self) -> str:
         while self._rpc is not None:
             try:
-                streamed = await self._rpc.read()
-                text = "" if streamed is grpc.aio.EOF else self._text_of(streamed)
-            except grpc.aio.AioRpcError as rpc_error:
-                self._rpc = None
-                await self._wait_for_retry(rpc_error)
+                text = await self._read()
+            except SaymaskError as error:
+                await self.aclose()
+                await self._wait_for_retry(error)
                 self._rpc = self._start()
             except BaseException:
                 await self.aclose()
                 raise
             else:
-                if streamed is grpc.aio.EOF:
+                if text is None:
                     self._rpc = None
                 elif text:
                     self._started = True
@@ -275,9 +274,22 @@ class ExplanationStream(AsyncIterator[str]):
         if self._rpc is not None:
             self._rpc.cancel()
 
-    def _text_of(self, streamed: Any) -> str:
-        if _protocol.is_last(streamed):
-            self._all_came.set()
+    async def _read(self) -> str | None:
+        """Return the next piece, maybe ""; None at the end."""
+        try:
+            streamed = await self._rpc.read()
+            if streamed is grpc.aio.EOF:
+                return None
+            error = self._connection.error_in(streamed, self._request.id)
+            if error is not None or _protocol.is_last(streamed):
+                self._all_came.set()
+            if error is not None:
+                while await self._rpc.read() is not grpc.aio.EOF:
+                    pass  # to its end: cancelling a stream can crash Triton 2.51
+        except grpc.aio.AioRpcError as rpc_error:
+            raise self._connection.error_of(rpc_error, self._request.id) from rpc_error
+        if error is not None:
+            raise error
         return _protocol.text_of(streamed)
 
     def _start(self) -> Any:
@@ -285,17 +297,16 @@ class ExplanationStream(AsyncIterator[str]):
         return self._stub.ModelStreamInfer(
             _open_until(self._all_came, self._request),
             timeout=self._deadline.remaining_s(),
-            metadata=self._connection.metadata + _protocol.STREAM_METADATA,
+            metadata=self._connection.metadata,
         )
 
-    async def _wait_for_retry(self, rpc_error: Any) -> None:
+    async def _wait_for_retry(self, error: SaymaskError) -> None:
         """Wait until the next attempt is due, or raise what went wrong."""
-        error = self._connection.error_of(rpc_error, self._request.id)
         delay_s = (
             None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
         )
         if delay_s is None:
-            raise error from rpc_error
+            raise error
         await asyncio.sleep(delay_s)
         self._attempt += 1
 

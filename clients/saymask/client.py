@@ -370,15 +370,12 @@ class ExplanationStream(Iterator[str]):
     def __next__(self) -> str:
         while self._rpc is not None:
             try:
-                streamed = next(self._rpc)
-                if _protocol.is_last(streamed):
-                    self._sending.put(None)
-                text = _protocol.text_of(streamed)
+                text = self._read()
             except StopIteration:
                 self._rpc = None
-            except grpc.RpcError as rpc_error:
-                self._rpc = None
-                self._wait_for_retry(rpc_error)
+            except SaymaskError as error:
+                self.close()
+                self._wait_for_retry(error)
                 self._rpc = self._start()
             except BaseException:
                 self.close()
@@ -406,27 +403,42 @@ class ExplanationStream(Iterator[str]):
     ) -> None:
         self.close()
 
+    def _read(self) -> str:
+        """Return the next piece, maybe ""; `StopIteration` at the end."""
+        try:
+            streamed = next(self._rpc)
+            error = self._connection.error_in(streamed, self._request.id)
+            if error is not None or _protocol.is_last(streamed):
+                self._sending.put(None)
+            if error is not None:
+                for _ in self._rpc:  # to its end: cancelling a stream can crash Triton 2.51
+                    pass
+        except grpc.RpcError as rpc_error:
+            raise self._connection.error_of(rpc_error, self._request.id) from rpc_error
+        if error is not None:
+            raise error
+        return _protocol.text_of(streamed)
+
     def _start(self) -> Any:
         sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sending.put(self._request)
         rpc = self._stub.ModelStreamInfer(
             iter(sending.get, None),  # open until None
             timeout=self._deadline.remaining_s(),
-            metadata=self._connection.metadata + _protocol.STREAM_METADATA,
+            metadata=self._connection.metadata,
         )
         rpc.add_callback(lambda: sending.put(None))  # ends gRPC's sending thread in every case
         self._sending = sending
         self._cancellation.watch(rpc)
         return rpc
 
-    def _wait_for_retry(self, rpc_error: Any) -> None:
+    def _wait_for_retry(self, error: SaymaskError) -> None:
         """Wait until the next attempt is due, or raise what went wrong."""
-        error = self._connection.error_of(rpc_error, self._request.id)
         delay_s = (
             None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
         )
         if delay_s is None:
-            raise error from rpc_error
+            raise error
         self._cancellation.sleep(delay_s)
         self._attempt += 1
 

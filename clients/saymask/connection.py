@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from saymask.errors import InvalidArgument, SaymaskError, error_of_status
+from saymask.errors import InvalidArgument, SaymaskError, error_of_status, error_of_text
 
 __all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "DEFAULT_URL", "Tls"]
 
@@ -92,3 +92,8 @@ class Connection:
         return error_of_status(
             error.code().name, error.details() or "", url=self.url, request_id=request_id
         )
+
+    def error_in(self, streamed: Any, request_id: str) -> SaymaskError | None:
+        """Return the error that a response of a stream carries as a text, if any."""
+        text = streamed.error_message
+        return error_of_text(text, url=self.url, request_id=request_id) if text else None

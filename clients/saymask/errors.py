@@ -7,6 +7,7 @@ not import grpc: status codes arrive by name.
 
 # ruff: noqa: N818  (the kinds carry gRPC's names, so that NOT_FOUND is NotFound)
 
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ServerError",
     "Unavailable",
     "error_of_status",
+    "error_of_text",
 ]
 
 
@@ -116,6 +118,33 @@ _KIND_OF_STATUS: dict[str, type[SaymaskError]] = {
     "RESOURCE_EXHAUSTED": ResourceExhausted,
 }
 
+# Saymask's models put the status in front of their texts, and Triton the pipeline's name.
+_TAGGED = re.compile(
+    rf"^(?:in ensemble '[^']*', )*"
+    rf"(?P<status>{'|'.join([*_KIND_OF_STATUS, 'INTERNAL', 'UNIMPLEMENTED', 'ALREADY_EXISTS'])}): "
+)
+
+# Triton's own texts, which carry no status.
+_STATUS_OF_TEXT = {
+    "Request for unknown model": "NOT_FOUND",
+    "Exceeds maximum queue size": "UNAVAILABLE",
+    "Request timeout expired": "UNAVAILABLE",
+}
+
+
+def error_of_text(text: str, *, url: str, request_id: str | None = None) -> SaymaskError:
+    """Return the error, not raised, for a text that came inside a stream, in place of a status.
+
+    Args:
+        text: what Triton put into `error_message`.
+        url: as for `error_of_status`.
+        request_id: as for `error_of_status`.
+    """
+    found = _TAGGED.match(text)
+    known = (status for part, status in _STATUS_OF_TEXT.items() if part in text)
+    status = found["status"] if found else next(known, "UNKNOWN")
+    return error_of_status(status, text, url=url, request_id=request_id)
+
 
 def error_of_status(
     status: str, details: str, *, url: str, request_id: str | None = None
@@ -132,7 +161,7 @@ def error_of_status(
     if status == "UNAVAILABLE" and "protocol is restricted" in details:
         status = "PERMISSION_DENIED"
     kind = _KIND_OF_STATUS.get(status, ServerError)
-    message = details.strip() or f"the server gave no reason ({status})"
+    message = _TAGGED.sub("", details).strip() or f"the server gave no reason ({status})"
     if message.startswith("failed to connect to all addresses"):
         message = f"no server answers at {url} ({message.rpartition(': ')[2]})"
     elif message == "Deadline Exceeded":  # gRPC's own words, on this side

@@ -41,3 +41,27 @@ def test_a_server_error_names_the_request_and_an_unreachable_server_its_address(
         url="host:1",
     )
     assert "no server answers at host:1 (Connection refused)" in str(away)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("INVALID_ARGUMENT: prompt: blank", errors.InvalidArgument, "prompt: blank"),
+        ("in ensemble 'a', in ensemble 'b', NOT_FOUND: no b", errors.NotFound, "no b"),
+        ("UNAVAILABLE: full", errors.Unavailable, "host:1: full"),
+        ("in ensemble 'a', Exceeds maximum queue size", errors.Unavailable, None),
+        ("Request for unknown model: 'a' is not found", errors.NotFound, None),
+        ("UNIMPLEMENTED: no", errors.ServerError, None),
+        ("Stub process is not healthy", errors.ServerError, None),
+    ],
+)
+def test_a_text_inside_a_stream_has_the_kind_its_tag_says(text, kind, message):
+    error = errors.error_of_text(text, url="host:1", request_id="r7")
+    assert type(error) is kind
+    assert message in (error.message, None)
+
+
+def test_a_status_keeps_its_text_without_the_tag():
+    text = "in ensemble 'medisee', INVALID_ARGUMENT: prompt: blank"
+    error = errors.error_of_status("INVALID_ARGUMENT", text, url="host:1")
+    assert error.message == "prompt: blank"

@@ -70,7 +70,7 @@ def request(model, tensors, *, version="", request_id="test", outputs=()):
 
 
 class RefusedInTheStreamError(Exception):
-    """A stream that carried a text in place of an answer, and no status."""
+    """A stream that carried a text in place of an answer."""
 
 
 class Raw:
@@ -94,14 +94,13 @@ class Raw:
 
     def stream(self, message, timeout_s=60):
         """Texts of `medisee_explain`, as they come; raises `RefusedInTheStreamError` for such."""
-        metadata = (("triton_grpc_error", "true"),)
-        for answer in self.stub.ModelStreamInfer(
-            iter([message]), timeout=timeout_s, metadata=metadata
-        ):
-            if answer.error_message:
-                raise RefusedInTheStreamError(answer.error_message)
+        refusal = None
+        for answer in self.stub.ModelStreamInfer(iter([message]), timeout=timeout_s):
+            refusal = refusal or answer.error_message
             for content in answer.infer_response.raw_output_contents:
                 yield content[4:].decode("utf-8", errors="replace")
+        if refusal:
+            raise RefusedInTheStreamError(refusal)
 
     def inferences(self, model):
         """How many requests a model has answered."""

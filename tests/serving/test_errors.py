@@ -3,10 +3,11 @@
 import asyncio
 import json
 
+import grpc
 import pytest
 
 from serving import errors
-from serving.called_errors import called_id, tag, untag
+from serving.error_text import tag, untag
 
 
 @pytest.mark.parametrize(
@@ -40,21 +41,21 @@ def test_a_key_error_reads_without_quotes():
     assert errors.message_of(KeyError("no adapter 'x'")) == "no adapter 'x'"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in errors.KINDS if kind != "INTERNAL"])
+@pytest.mark.parametrize("kind", errors.KINDS)
 def test_a_kind_survives_a_call_that_reports_every_error_as_internal(kind):
-    inner = called_id("r1", "medisee")
-    assert untag(tag("two\nlines", kind, inner), "INTERNAL") == ("two\nlines", kind)
+    assert untag(tag("two\nlines", kind), "INTERNAL") == ("two\nlines", kind)
     # A server that keeps the code gives the same.
-    assert untag(tag("two\nlines", kind, inner), kind) == ("two\nlines", kind)
+    assert untag(tag("two\nlines", kind), kind) == ("two\nlines", kind)
 
 
-@pytest.mark.parametrize("request_id", ["", "r1", "called by me"])
-def test_a_client_sees_no_tag(request_id):
-    assert tag("text", "INVALID_ARG", request_id) == "text"
+def test_the_tag_is_the_name_of_the_grpc_status():
+    for kind in errors.KINDS:
+        assert hasattr(grpc.StatusCode, tag("text", kind).removesuffix(": text"))
 
 
-def test_the_id_of_a_nested_call_keeps_the_clients_and_names_the_last_caller():
-    assert called_id(called_id("r1", "a"), "b") == "r1 (called by b)"
+def test_a_pipelines_name_before_the_tag_goes_with_it():
+    text = "in ensemble 'a', in ensemble 'b', NOT_FOUND: no adapter"
+    assert untag(text, "INTERNAL") == ("no adapter", "NOT_FOUND")
 
 
 def test_a_full_queue_of_tritons_own_scheduler_is_unavailable():

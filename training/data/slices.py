@@ -91,6 +91,16 @@ class SliceSampler:
             if present.any() if structure is None else present[structure]:
                 return Slice(_light(self._intensity_at(points), rng), masks, present)
 
+    def rarity(self, seed: int, views: int = 200) -> Tensor:
+        """How seldom each structure is seen: views drawn per view that shows it, (16,) float32.
+
+        Large structures are in nearly every view: asked for as often as they are seen, they would
+        crowd out the small ones. Weights to choose by, where that matters.
+        """
+        rng = np.random.default_rng(seed)
+        seen = torch.stack([self.draw(rng).present for _ in range(views)]).sum(dim=0)
+        return views / seen.clamp(min=1)
+
     def _plane_points(self, rng: np.random.Generator, structure: int) -> Tensor:
         """World coordinates (H, W, 3), mm RAS, of a random view near a structure."""
         cfg = self.config

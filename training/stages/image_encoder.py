@@ -67,6 +67,7 @@ class ImageEncoderStage:
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
+        self.rarity = self.sampler.rarity(seed)
         self.seed = seed
         self.batch_size, self.prompts = batch_size, prompts
         self.decoder_from_step = decoder_from_step
@@ -97,7 +98,7 @@ class ImageEncoderStage:
             return dense_loss, {}
 
         rng = torch.Generator().manual_seed(self.seed + step)
-        chosen = torch.stack([_choose(view.present, self.prompts, rng) for view in batch.views])
+        chosen = torch.stack([self._choose(view.present, rng) for view in batch.views])
         boxes = torch.stack(
             [boxes_cxcywh(view.masks[i]) for view, i in zip(batch.views, chosen, strict=True)]
         )
@@ -143,6 +144,13 @@ class ImageEncoderStage:
             "dice_prompted": torch.cat(prompted_scores).mean().item(),
         }
 
+    def _choose(self, present: Tensor, rng: torch.Generator) -> Tensor:
+        """Indices of present structures, rare ones rather; each once where there are enough."""
+        weights = self.rarity * present
+        count = min(self.prompts, int(present.sum()))
+        order = torch.multinomial(weights, count, generator=rng)
+        return order.repeat(self.prompts)[: self.prompts]
+
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """BCE (weight 2) and Dice (weight 1) of (N, h, w) logits against soft targets in [0, 1].
@@ -160,13 +168,6 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def _dice(masks: Tensor, truth: Tensor) -> Tensor:
     overlap = (masks & truth).flatten(1).sum(dim=1)
     return 2 * overlap / (masks.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
-
-
-def _choose(present: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """`count` present structures, each at most once where there are enough."""
-    indices = present.nonzero()[:, 0]
-    order = torch.randperm(len(indices), generator=rng)
-    return indices[order.repeat(count)[:count]]
 
 
 def _disturb(boxes: Tensor, rng: torch.Generator) -> Tensor:

@@ -63,6 +63,7 @@ class LanguageBaseStage:
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
+        self.rarity = self.sampler.rarity(seed).tolist()
         self.batch_size, self.questions = batch_size, questions
         self.language_from_step = language_from_step
         width = profile.mistral.hidden_size
@@ -132,7 +133,8 @@ class LanguageBaseStage:
         before = image_prefix_ids(self.tokenizer)[:-1]
         for view in batch.views:
             present = view.present.nonzero()[:, 0].tolist()
-            picked = [rng.choice(present) for _ in range(self.questions)]
+            weights = [self.rarity[i] for i in present]
+            picked = rng.choices(present, weights, k=self.questions)
             chosen.append(picked)
             questions.append([])
             answer_lengths.append([])

@@ -28,9 +28,6 @@ from training.data.templates import Template
 from training.losses import medisee_loss, similarity_loss, similarity_map
 from training.networks.medisee import MediSee, resize_logits
 
-RARITY_VIEWS = 200
-"""Views from which the share of each structure is estimated."""
-
 
 class MediSeeStage:
     """Trains a MediSee whose frozen parts come from the two earlier stages.
@@ -75,11 +72,7 @@ class MediSeeStage:
         config = SliceConfig(self.image_size)
         self.sampler = SliceSampler(template, config)
         self.held_out_sampler = SliceSampler(held_out, config)
-        # Large structures are in nearly every view: asked for as often as they are seen, they
-        # would crowd out the small ones.
-        views_rng = np.random.default_rng(seed)
-        seen = sum(self.sampler.draw(views_rng).present.float() for _ in range(RARITY_VIEWS))
-        self.rarity = (RARITY_VIEWS / torch.as_tensor(seen).clamp(min=1)).tolist()
+        self.rarity = self.sampler.rarity(seed).tolist()
         for part in (network.image_encoder, network.llava_image_encoder):
             part.requires_grad_(False)
         self.modules = nn.ModuleDict({"medisee": network})

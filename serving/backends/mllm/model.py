@@ -104,12 +104,15 @@ class TritonPythonModel:
         # Cancelling ends the inner task only, and at any time, so that an answer always leaves.
         replying = asyncio.create_task(self._reply(request, sender))
         cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, replying.cancel)
-        watched = self._cancellations.add(sender, cancel)
+        # A prompt alone is soon computed, and belongs to an ensemble whose other steps may still
+        # run: Triton 24.10 never frees an ensemble's request when one of its steps fails then.
+        watched = self._cancellations.add(sender, cancel) if request.max_tokens > 0 else None
         try:
             last = await replying
         except BaseException as error:  # nothing above this frame would answer the client
             last = error_response(error, request_id)
-        watched.close()
+        if watched is not None:
+            watched.close()
         await self._in_thread(_finish, sender, last)
 
     async def _reply(self, request: GenerateRequest, sender: Any) -> Any:

@@ -92,6 +92,13 @@ def token_ids(*values):
     return [tensor]
 
 
+def generation(first_id):
+    """Inputs that ask for text: only such requests are worth cancelling."""
+    tensor = grpc.InferInput("max_tokens", (1,), "INT32")
+    tensor.set_data_from_numpy(np.array([9], np.int32))
+    return [*token_ids(first_id), tensor]
+
+
 def stream(client, inputs):
     responses = queue.Queue()
     client.start_stream(lambda result, error: responses.put((result, error)))
@@ -171,7 +178,7 @@ def test_errors_keep_their_code_and_text(client, code, status, text):
 def test_cancelling_ends_the_request_in_the_engine(client, engine):
     answers = queue.Queue()
     call = client.async_infer(
-        "mllm", token_ids(engine.ENDLESS), lambda result, error: answers.put(error)
+        "mllm", generation(engine.ENDLESS), lambda result, error: answers.put(error)
     )
     while not engine.live:
         time.sleep(0.01)
@@ -185,7 +192,7 @@ def test_cancelling_at_any_moment_leaves_the_model_able_to_answer(client, engine
     for delay_s in np.linspace(0, 0.02, 25):
         answers = queue.Queue()
         call = client.async_infer(
-            "mllm", token_ids(1), lambda result, error, put=answers.put: put((result, error))
+            "mllm", generation(1), lambda result, error, put=answers.put: put((result, error))
         )
         time.sleep(delay_s)
         call.cancel()
@@ -195,10 +202,19 @@ def test_cancelling_at_any_moment_leaves_the_model_able_to_answer(client, engine
     assert client.infer("mllm", token_ids(1)).as_numpy("text")[0].decode() == "Größe 3 µm"
 
 
+def test_a_prompt_alone_is_computed_to_its_end(client, engine):
+    ended = len(engine.requests)
+    call = client.async_infer("mllm", token_ids(1), lambda result, error: None)
+    call.cancel()
+    wait_until_idle(engine)
+    assert len(engine.requests) - ended <= 1
+    assert client.infer("mllm", token_ids(1)).as_numpy("text")[0].decode() == "Größe 3 µm"
+
+
 def test_ending_a_stream_ends_its_request(client, engine):
     responses = queue.Queue()
     client.start_stream(lambda result, error: responses.put((result, error)))
-    client.async_stream_infer("mllm_stream", token_ids(engine.ENDLESS))
+    client.async_stream_infer("mllm_stream", generation(engine.ENDLESS))
     assert responses.get(timeout=10)[0].as_numpy("text")[0].decode() == "Größe "
     assert engine.live
     client.stop_stream(cancel_requests=True)

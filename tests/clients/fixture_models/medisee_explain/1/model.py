@@ -12,6 +12,8 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from serving.error_text import tag
+
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -49,10 +51,8 @@ class TritonPythonModel:
         if error is None:
             sender.send(flags=FINAL)
         else:
-            # Triton 2.51 drops pieces it has not written yet when a stream fails, or crashes.
-            time.sleep(0.1)
             text, code = error
-            failure = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
+            failure = pb_utils.TritonError(tag(text, code), getattr(pb_utils.TritonError, code))
             sender.send(pb_utils.InferenceResponse(error=failure), flags=FINAL)
 
     def slow_pieces(self, key, sender):
