@@ -5,7 +5,8 @@ VENV   := .venv/bin
 RUN    := $(VENV)/python
 
 ARTIFACTS := model_repository/mllm/1/manifest.json
-SOURCES   := $(wildcard export/*.py training/networks/*.py training/weights/demo/*)
+SOURCES   := $(wildcard export/*.py training/networks/*.py training/weights/demo/* \
+	model_repository/*/config.pbtxt)
 
 .PHONY: demo test serve lint quality parity bench setup train
 

@@ -34,7 +34,7 @@ def run(ask: Callable[[Case], object], cases: Sequence[Case], concurrency: int) 
     """Ask all questions, `concurrency` at a time; a worker takes the next one when it is free.
 
     Raises:
-        Exception: what `ask` raised first.
+        Exception: what `ask` raised for the first of `cases` that failed.
     """
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as workers:

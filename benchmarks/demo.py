@@ -61,7 +61,6 @@ def main(argv: list[str] | None = None) -> int:
 def _ask(url: str, volume: Path, output: Path, z: int, question: str, *, explain: bool) -> Path:
     """Ask through the command line client and return the overlay it wrote."""
     folder = output / f"slice_{z}"
-    before = set(folder.glob("*.png"))
     command = ["segment", str(volume), question, "--slice", str(z), "-o", str(folder)]
     print("$ saymask", " ".join(f'"{part}"' if " " in part else part for part in command))
     code = cli.main([*command, "--url", url, *(["--explain"] if explain else [])])
@@ -69,7 +68,7 @@ def _ask(url: str, volume: Path, output: Path, z: int, question: str, *, explain
     if code not in (0, 3):
         raise SystemExit(code)
     overlays = sorted(folder.glob("*overlay*.png"), key=lambda path: path.stat().st_mtime)
-    if not overlays and not before:
+    if not overlays:
         raise FileNotFoundError(f"the client wrote no overlay to {folder}")
     return overlays[-1]
 

@@ -10,11 +10,10 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from saymask import Client
+from saymask import Client, box_from_mask
 
 from benchmarks.results import report
 from serving.launcher import launch
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def cases(per_structure: int) -> Iterator[Case]:
     """Held-out cases, the same on every run."""
-    sampler = SliceSampler(load_template(TEST_TEMPLATE, Path("build/templates")), SliceConfig())
+    sampler = SliceSampler(load_template(TEST_TEMPLATE), SliceConfig())
     views_rng, rng = np.random.default_rng(SEED), random.Random(SEED)
     for index, structure in enumerate(STRUCTURES):
         for _ in range(per_structure):
@@ -78,7 +77,7 @@ def measure_medisee(url: str, per_structure: int) -> dict[str, float]:
             one = MaskMetrics()
             one.update(answer.mask, truth)
             masks.update(answer.mask, truth)
-            boxes.update(answer.box_xyxy, _tight_box(truth))
+            boxes.update(answer.box_xyxy, box_from_mask(truth))
             dice_of[STRUCTURES[case.structure].name].append(one.compute().dice)
             if case.question.kind != "direct":
                 right.append(_best_overlap(answer.mask, case.view) == case.structure)
@@ -97,11 +96,6 @@ def measure_medisee(url: str, per_structure: int) -> dict[str, float]:
         "questions": float(mask_scores.count),
         "implicit_questions": float(len(right)),
     }
-
-
-def _tight_box(mask: np.ndarray) -> np.ndarray:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 def _best_overlap(mask: np.ndarray, view: Slice) -> int:

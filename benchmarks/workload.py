@@ -5,7 +5,6 @@ Views come from the held-out template. Whether the answers are right is for `ben
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class Workload:
     def __init__(self, long_side: int) -> None:
         self._rng = np.random.default_rng(SEED)
         self._words = random.Random(SEED)
-        template = load_template(TEST_TEMPLATE, Path("build/templates"))
+        template = load_template(TEST_TEMPLATE)
         # The least area is for pictures of 160 pixels.
         sampler = SliceSampler(template, SliceConfig(long_side=long_side))
         self._views = [sampler.draw(self._rng).image.numpy() for _ in range(VIEWS)]

@@ -16,7 +16,7 @@ from export.medisee_checkpoint import medisee_source
 from export.random_source import random_source
 from export.sam_keys import load_medsam
 from export.sources import Source, demo_source
-from serving.model_config import MODEL_REPOSITORY
+from serving.model_config import MODEL_REPOSITORY, comma_separated
 from training.networks.profiles import ProfileName, full_profile, profile
 from training.weights_folder import TOKENIZER
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check_combination(parser, arguments)
-    models = arguments.models.split(",") if arguments.models else None
+    models = comma_separated(arguments.models) or None
     try:
         source = _source(arguments)
         print(f"profile {source.profile.name}: {source.description}", flush=True)
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="sentencepiece model of the base; --llava-med brings one",
     )
     parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
-    parser.add_argument("--models", metavar="A,B", help="only these; all by default")
+    parser.add_argument("--models", default="", metavar="A,B", help="only these; all by default")
     parser.add_argument(
         "--language-dtype",
         choices=list(_DTYPES),

@@ -1,5 +1,6 @@
 """Reads torch checkpoints without loading them, and holds them to expected names and shapes."""
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def read_torch_files(files: Sequence[Path]) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{file}: not a file of torch.save with tensors: {reason}") from error
         others = [] if isinstance(content, dict) else [type(content).__name__]
         others = others or [name for name, value in content.items() if not torch.is_tensor(value)]
         if others:

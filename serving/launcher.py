@@ -26,7 +26,7 @@ from types import FrameType, TracebackType
 from serving import model_selection, tritonserver
 from serving.environment import check_numpy
 from serving.errors import LaunchError
-from serving.model_config import REPOSITORIES
+from serving.model_config import REPOSITORIES, comma_separated
 from serving.server_log import ServerLog
 
 LOOPBACK = "127.0.0.1"
@@ -49,7 +49,7 @@ DEFAULT_STUB_TIMEOUT_S = 180
 
 THREAD_POOL_SIZE = 160
 """Threads in the server for calls that Python models make. A call holds one until its callee is
-done, so two models with 64 requests each in flight must not use them up."""
+done; further calls wait their turn, which ends because no callee calls on."""
 
 GRPC_INFER_THREADS = 16
 """gRPC handlers where the server has the option (25.x on); its own 2 queue up large requests."""
@@ -376,7 +376,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m serving.launcher",
         description="Start a Triton server with saymask's models.",
     )
-    parser.add_argument("--models", help="comma-separated models, with all they need; default: all")
+    parser.add_argument(
+        "--models", default="", help="comma-separated models, with all they need; default: all"
+    )
     parser.add_argument(
         "--model-repository",
         type=Path,
@@ -427,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, request_stop)
     try:
         server = launch(
-            options.models.split(",") if options.models else None,
+            comma_separated(options.models) or None,
             repositories=options.model_repository or REPOSITORIES,
             address=options.address,
             grpc_port=options.grpc_port,

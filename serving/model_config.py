@@ -146,7 +146,7 @@ class ModelConfig:
 
     def listed_parameter(self, key: str) -> tuple[str, ...]:
         """Items of a comma-separated parameter, such as `calls: "a, b"`; empty when absent."""
-        return tuple(item.strip() for item in self.parameters.get(key, "").split(",") if item)
+        return comma_separated(self.parameters.get(key, ""))
 
     @cached_property
     def steps(self) -> tuple[EnsembleStep, ...]:
@@ -253,3 +253,8 @@ def _named(tensors: tuple[TensorSpec, ...], name: str, what: str) -> TensorSpec:
         if tensor.name == name:
             return tensor
     raise LookupError(f"{name!r} is not an {what}: {', '.join(spec.name for spec in tensors)}")
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Items of "a, b": without spaces around them, and none empty."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())

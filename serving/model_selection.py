@@ -65,8 +65,12 @@ def missing_files(config: ModelConfig) -> list[Path]:
         names.append(config.proto.default_model_filename or _DEFAULT_FILES[config.backend])
     manifest = folder / "manifest.json"
     if manifest.is_file():
-        listed = json.loads(manifest.read_text(encoding="utf-8")).get("sha256", {})
-        names += listed if isinstance(listed, dict) else []
+        try:
+            names += dict(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise LaunchError(
+                f"{manifest} is not a manifest ({error}); write it anew: {BUILD_COMMAND}"
+            ) from error
     return [folder / name for name in dict.fromkeys(names) if not (folder / name).exists()]
 
 

@@ -4,6 +4,7 @@ Reads signatures only; runs nothing and knows nothing of Triton.
 """
 
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,7 @@ def asks_cancellation(pipeline: type) -> bool:
 def text_parameters(pipeline: type) -> frozenset[str]:
     """Names of the parameters of `__call__` annotated `str`, alone or with None."""
     hints = _annotations(pipeline.__call__)
+    hints.pop("return", None)
     return frozenset(name for name, hint in hints.items() if str in _alternatives(hint))
 
 
@@ -105,7 +107,9 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     if isinstance(annotation, str):  # left unresolved by `_annotations`
         names = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
         return tuple(names.get(part.strip()) for part in annotation.split("|"))
-    return typing.get_args(annotation) or (annotation,)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
 
 
 def _converted(key: str, text: str, annotation: Any) -> Any:

@@ -13,6 +13,8 @@ SAM_STD = (58.395, 57.12, 57.375)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """CLIP's mean per RGB channel, in [0, 1]."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_LONGEST_SLIVER = 100
+"""Ratio of sides up to which the CLIP frame scales all of a picture."""
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
@@ -84,15 +86,18 @@ def clip_frame(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         pixels (3, S, S) float32.
     """
+    # 1 x 65,535 pixels would be scaled to gigabytes; what is left out here is cropped below.
+    longest = _LONGEST_SLIVER * min(image.shape[:2])
+    y, x = (max(0, side - longest) // 2 for side in image.shape[:2])
+    image = image[y : image.shape[0] - y, x : image.shape[1] - x]
+
     height, width = image.shape[:2]
-    if height <= width:
-        scaled = (int(size * width / height), size)
-    else:
-        scaled = (size, int(size * height / width))
-    resized = np.asarray(Image.fromarray(image).resize(scaled, Image.Resampling.BICUBIC))
-    top, left = (scaled[1] - size) // 2, (scaled[0] - size) // 2
-    cropped = resized[top : top + size, left : left + size].astype(np.float32) / 255
-    normalised = (cropped - _row(CLIP_MEAN)) / _row(CLIP_STD)
+    shorter = min(height, width)
+    scaled_height, scaled_width = int(size * height / shorter), int(size * width / shorter)
+    top, left = (scaled_height - size) // 2, (scaled_width - size) // 2
+    whole = Image.fromarray(image).resize((scaled_width, scaled_height), Image.Resampling.BICUBIC)
+    centre = whole.crop((left, top, left + size, top + size))
+    normalised = (np.asarray(centre, np.float32) / 255 - _row(CLIP_MEAN)) / _row(CLIP_STD)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
 

@@ -21,6 +21,9 @@ BACKENDS = Path(__file__).resolve().parent / "backends"
 
 STUB = "triton_python_backend_stub"
 
+HELP_TIMEOUT_S = 60
+"""Seconds the binary may take to print its help."""
+
 
 @dataclass(frozen=True)
 class Installation:
@@ -112,14 +115,17 @@ def environment(installation: Installation) -> dict[str, str]:
 
 def options(installation: Installation) -> str:
     """Help text of the binary: says which options this version knows."""
-    done = subprocess.run(
-        [installation.binary, "--help"],
-        env=environment(installation),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [installation.binary, "--help"],
+            env=environment(installation),
+            capture_output=True,
+            text=True,
+            timeout=HELP_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"{installation.binary} does not run: {error}") from error
     if "--model-repository" not in done.stdout + done.stderr:
         raise LaunchError(f"{installation.binary} does not run: {done.stderr.strip()[-500:]}")
     return done.stdout + done.stderr

@@ -53,11 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
 
-    cache = Path("build/templates")
     setting = Setting(
         profile=demo_profile(),
-        train=load_template(TRAIN_TEMPLATE, cache),
-        held_out=load_template(TEST_TEMPLATE, cache),
+        train=load_template(TRAIN_TEMPLATE),
+        held_out=load_template(TEST_TEMPLATE),
         weights=arguments.weights,
         runs=arguments.runs,
     )
@@ -75,7 +74,7 @@ def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
     stage = ImageEncoderStage(
         setting.profile, setting.train, setting.held_out, decoder_from_step=1200
     )
-    return stage, Schedule(steps=3700, learning_rate=1e-3)
+    return stage, Schedule(steps=2900, learning_rate=1e-3)
 
 
 def _language_base(setting: Setting) -> tuple[Stage, Schedule]:

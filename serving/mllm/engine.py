@@ -147,6 +147,8 @@ class MllmEngine:
             engine.dtype,
             engine.max_length,
         )
+        if engine is not self._engine:  # it died, or was closed, meanwhile
+            raise Unavailable("the engine ended before it had this request; try again")
         decoder = TextDecoder(self._processor)
         last = None
         try:
@@ -199,8 +201,13 @@ class MllmEngine:
 
     async def _open_engine(self) -> None:
         loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._starter, self._start, self._folder, self._sockets)
-        self._engine = engine
+        starting = loop.run_in_executor(self._starter, self._start, self._folder, self._sockets)
+        try:
+            self._engine = engine = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The thread goes on: `close` shuts down what it starts.
+            self._engine = await starting
+            raise
         try:
             await engine.load_adapters()
         except BaseException:
@@ -243,6 +250,6 @@ _REFUSALS: dict[State, str] = {
     "restarting": "the engine died and is being restarted, which takes about half a minute; "
     "try again later",
     "down": "the engine died again soon after its restart, or did not start, and stays down; "
-    "reload the model or restart the server, and see the server's log",
+    "restart the server, and see its log",
     "closed": "the model is being unloaded",
 }

@@ -56,7 +56,7 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
     """A request that ended in an error; only ever sent between processes."""
 
     kind: str
-    """"invalid", "unavailable", "cancelled" or "internal"."""
+    """One of `serving.errors.KINDS`."""
     message: str
 
 
@@ -96,10 +96,10 @@ def encode(message: GenerateRequest | Reply) -> bytes:
 
 
 def decode_request(data: bytes) -> GenerateRequest:
-    """The request in `data`; msgspec.ValidationError if it is not one."""
+    """The request in `data`; `msgspec.DecodeError` if it is not one."""
     return _request_decoder.decode(data)
 
 
 def decode_reply(data: bytes) -> Reply:
-    """The reply in `data`; msgspec.ValidationError if it is not one."""
+    """The reply in `data`; `msgspec.DecodeError` if it is not one."""
     return _reply_decoder.decode(data)

@@ -91,7 +91,7 @@ class RelayServer:
     async def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         try:
             request = decode_request(data)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             await _write_frame(writer, Failure(INVALID_ARG, f"malformed request: {error}"))
             return
         try:
@@ -167,7 +167,10 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
 async def _write_frame(writer: asyncio.StreamWriter, message: GenerateRequest | Reply) -> None:
     data = encode(message)
     if len(data) > MAX_FRAME_BYTES:
-        raise ValueError(f"the request has {len(data)} bytes, at most {MAX_FRAME_BYTES} are sent")
+        raise ValueError(
+            f"the {'reply' if isinstance(message, Reply) else 'request'} has {len(data)} bytes, "
+            f"at most {MAX_FRAME_BYTES} are sent"
+        )
     writer.write(_LENGTH.pack(len(data)))
     writer.write(data)
     await writer.drain()

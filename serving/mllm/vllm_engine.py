@@ -52,8 +52,6 @@ class EngineOutput:
 
     token_ids: list[int]
     """Generated ids, the one that ends the text included."""
-    finished: bool
-    """Whether this is the last output."""
     cached_tokens: int = 0
     """Prompt positions taken from the prefix cache; set in the last output."""
     hidden_rows: torch.Tensor | None = field(default=None, repr=False)
@@ -218,7 +216,6 @@ class VllmEngine:
             async for output in self._llm.generate(prompt, sampling, request_id, lora_request=lora):
                 yield EngineOutput(
                     token_ids=list(output.outputs[0].token_ids),
-                    finished=output.finished,
                     cached_tokens=output.num_cached_tokens or 0,
                     hidden_rows=self._hidden_rows(output.kv_transfer_params, len(hidden_positions))
                     if output.finished

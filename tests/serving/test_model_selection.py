@@ -97,6 +97,15 @@ def test_a_file_of_the_manifest_that_is_gone_is_missing(tmp_path):
     assert model_selection.missing_files(found) == [version / "weights.bin"]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}'])
+def test_a_broken_manifest_is_told_with_the_command(tmp_path, text):
+    version = write(tmp_path, "a", 'backend: "onnxruntime"')
+    (version / "manifest.json").write_text(text)
+    [found] = model_selection.select([tmp_path]).values()
+    with pytest.raises(LaunchError, match=r"manifest.json is not a manifest .*python -m export"):
+        model_selection.missing_files(found)
+
+
 def test_missing_files_are_told_with_the_model_and_the_command(tmp_path):
     version = write(tmp_path, "a", 'backend: "onnxruntime"')
     with pytest.raises(LaunchError) as caught:

@@ -1,5 +1,8 @@
 """The two frames against the published preprocessors they follow."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +101,7 @@ def test_a_sliver_keeps_one_row_in_the_sam_frame_where_sams_recipe_fails(size):
 
 
 @pytest.mark.parametrize("side", [336, 160])
-@pytest.mark.parametrize("size", [*SIZES, (3, 2000), (2000, 2)])
+@pytest.mark.parametrize("size", [*SIZES, (1, 700), (2000, 2)])
 def test_the_clip_frame_is_that_of_hugging_face(size, side):
     image = picture(size, seed=1)
     pixels = clip_frame(image, side)
@@ -138,3 +141,17 @@ def test_grey_becomes_three_equal_channels_and_colour_stays_as_it_is():
 def test_any_other_picture_is_refused_with_the_way_out(image, text):
     with pytest.raises(ValueError, match=text):
         check_image(image)
+
+
+def test_a_picture_of_one_line_is_not_scaled_whole():
+    line = picture((1, 65535), seed=2)
+    code = (
+        "import resource, sys, numpy as np; from serving.preprocessing import clip_frame;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "clip_frame(np.zeros((1, 65535, 3), np.uint8), 336);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * 1024  # KiB
+    middle = of_clip(line[:, 32000:33535], 336)
+    np.testing.assert_allclose(clip_frame(line, 336), middle, atol=2e-6)

@@ -77,6 +77,15 @@ def test_a_binary_that_is_not_there_is_refused(tmp_path):
         tritonserver.find(tmp_path / "bin" / "tritonserver")
 
 
+def test_a_binary_that_cannot_run_is_refused(tmp_path):
+    binary = tmp_path / "tritonserver"
+    binary.write_bytes(b"no program")
+    binary.chmod(0o755)
+    installation = tritonserver.Installation(binary, backends=tmp_path, stub=tmp_path)
+    with pytest.raises(LaunchError, match="does not run"):
+        tritonserver.options(installation)
+
+
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(tritonserver.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LaunchError, match=r"pip install --no-deps nvidia-pytriton==0\.7\.0"):

@@ -11,12 +11,9 @@ from transformers import (
 )
 
 from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer
-from serving.model_config import ROOT
 from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, load_template
 from training.networks.profiles import Profile
-
-TEMPLATES = ROOT / "build" / "templates"
-"""Where training keeps them, too: building one takes half a minute."""
+from training.run import WEIGHTS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,19 +23,18 @@ def few_threads():
 
 @pytest.fixture(scope="session")
 def train_template():
-    return load_template(TRAIN_TEMPLATE, TEMPLATES)
+    return load_template(TRAIN_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def test_template():
-    return load_template(TEST_TEMPLATE, TEMPLATES)
+    return load_template(TEST_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     """The demo's, with MediSee's added tokens."""
-    file = ROOT / "training" / "weights" / "demo" / "tokenizer.model"
-    return LlavaTokenizer(file, MEDISEE_ADDED_TOKENS)
+    return LlavaTokenizer(WEIGHTS / "tokenizer.model", MEDISEE_ADDED_TOKENS)
 
 
 @pytest.fixture(scope="session")

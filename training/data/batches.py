@@ -70,6 +70,12 @@ def boxes_cxcywh(masks: Tensor) -> Tensor:
     )
 
 
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) boxes (cx, cy, w, h) -> (x0, y0, x1, y1)."""
+    center, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
+
+
 def _normalise(rgb: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     return (rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 

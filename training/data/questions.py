@@ -29,6 +29,8 @@ NO_FINAL_MARK_SHARE = 0.25
 """Share of questions without the final question mark or full stop."""
 REQUEST_SHARE = 0.15
 """Share of attribute and location questions that end with `REASONING_REQUEST`."""
+DROPPED_TEXT_SHARE, DROPPED_WORD_SHARE = 0.6, 0.2
+"""`drop_words`: share of questions that lose words, and of their words that are lost."""
 REASONING_REQUEST = "Please output segmentation mask and location bounding box, and explain why."
 """What MediSee appends to every reasoning question at inference."""
 
@@ -158,6 +160,20 @@ def _two_fact_body(fact: Fact, facts: Sequence[Fact], split: Split, rng: random.
     return rng.choice(_TWO_FACTS[split]).format(
         fact=_wording(fact, split, rng), other=_wording(other, split, rng)
     )
+
+
+def drop_words(question: Question, rng: random.Random) -> str:
+    """Text of a question with words left out at random, against learning sentences by heart.
+
+    With two wordings of every fact, a model that must do without any one word learns to go by all
+    of them, and so answers wordings it never met. Names are left whole ("brain" is not the brain
+    stem), so direct questions stay as they are; at least one word of the others stays.
+    """
+    if question.kind == "direct" or rng.random() > DROPPED_TEXT_SHARE:
+        return question.text
+    words = question.text.split()
+    kept = [word for word in words if rng.random() > DROPPED_WORD_SHARE]
+    return " ".join(kept or words[-1:])
 
 
 def generate(

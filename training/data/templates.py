@@ -8,6 +8,7 @@ The train template is ICBM152 2009a (carried by `nilearn`), the test template FS
 Knows nothing of slices or deformation; `training.data.slices` cuts and warps.
 """
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,9 @@ ATLAS_LABELS: dict[str, list[int]] = {
 }
 """Neuromorphometrics label numbers of each structure; "whole brain" comes from the template."""
 
+CACHE = Path(__file__).resolve().parents[2] / "build" / "templates"
+"""Folder of the checkout where resampled templates are kept."""
+
 _LOBES = ("frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe")
 
 
@@ -81,7 +85,7 @@ class Template:
     """int32; bit i is set where `STRUCTURES[i]` is. Structures overlap (a lobe and the cortex)."""
 
 
-def load_template(name: TemplateName, cache_dir: Path | None = None) -> Template:
+def load_template(name: TemplateName, cache_dir: Path | None = CACHE) -> Template:
     """Load a template with its structures, from `cache_dir` when it was built before.
 
     Args:
@@ -104,7 +108,7 @@ def load_template(name: TemplateName, cache_dir: Path | None = None) -> Template
     if cached:
         cached.parent.mkdir(parents=True, exist_ok=True)
         # Written aside and renamed: two runs may build the same file at once.
-        partial = cached.with_name(f".{name}.{id(template)}.npz")
+        partial = cached.with_name(f".{name}.{os.getpid()}.npz")
         np.savez_compressed(
             partial, intensity=template.intensity, structure_bits=template.structure_bits
         )

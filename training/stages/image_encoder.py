@@ -16,6 +16,7 @@ from training.data.structures import STRUCTURES
 from training.data.templates import Template
 from training.networks.profiles import Profile
 from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
+from training.stages.scores import dice
 
 
 class DenseHead(nn.Module):
@@ -130,7 +131,7 @@ class ImageEncoderStage:
             for index, view in enumerate(batch.views):
                 present = view.present.nonzero()[:, 0]
                 truth = batch.masks[index][present]
-                dense_scores.append(_dice(dense[index][present] > 0, truth))
+                dense_scores.append(dice(dense[index][present] > 0, truth))
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = self.modules["mask_decoder"](
                         embedding[index : index + 1],
@@ -138,7 +139,7 @@ class ImageEncoderStage:
                         boxes_cxcywh(view.masks[present])[None],
                     )
                 logits = F.interpolate(logits.float(), scale_factor=scale, mode="bilinear")
-                prompted_scores.append(_dice(logits[0] > 0, truth))
+                prompted_scores.append(dice(logits[0] > 0, truth))
         return {
             "dice_dense": torch.cat(dense_scores).mean().item(),
             "dice_prompted": torch.cat(prompted_scores).mean().item(),
@@ -163,11 +164,6 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     overlap = (probabilities * truth).sum(dim=1)
     dice = 1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + truth.sum(dim=1) + 1)
     return 2 * bce + dice.mean()
-
-
-def _dice(masks: Tensor, truth: Tensor) -> Tensor:
-    overlap = (masks & truth).flatten(1).sum(dim=1)
-    return 2 * overlap / (masks.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
 
 
 def _disturb(boxes: Tensor, rng: torch.Generator) -> Tensor:

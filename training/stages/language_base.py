@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import MistralForCausalLM
 
 from serving.llava_prompt import LlavaTokenizer, explanation_prompt, image_prefix_ids
-from training.data.batches import ViewBatch, boxes_cxcywh, collate
+from training.data.batches import ViewBatch, boxes_cxcywh, collate, cxcywh_to_xyxy
 from training.data.packing import Packed, pack
-from training.data.questions import Split, generate
+from training.data.questions import Split, drop_words, generate
 from training.data.slices import SliceConfig, SliceSampler
 from training.data.structures import STRUCTURES
 from training.data.templates import Template
@@ -140,7 +140,8 @@ class LanguageBaseStage:
             answer_lengths.append([])
             for index in picked:
                 question = generate(STRUCTURES[index], rng=rng, split=split)
-                asked = explanation_prompt(self.tokenizer, question.text)[len(before) + 1 :]
+                words = drop_words(question, rng) if split == "train" else question.text
+                asked = explanation_prompt(self.tokenizer, words)[len(before) + 1 :]
                 answer = self.tokenizer.encode_plain(question.explanation)
                 questions[-1].append([*asked, *answer, self.tokenizer.eos_id])
                 answer_lengths[-1].append(len(answer) + 1)
@@ -185,7 +186,7 @@ class LanguageBaseStage:
         targets = torch.cat(
             [boxes_cxcywh(v.masks[c]) for v, c in zip(batch.views, chosen, strict=True)]
         )[targets_of]
-        corners, target_corners = _xyxy(boxes), _xyxy(targets)
+        corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets)
         box = l1_loss(corners, target_corners) + giou_loss(corners, target_corners)
         return {"text": text, "pointing": pointing, "box": box.mean()}
 
@@ -202,8 +203,3 @@ class LanguageBaseStage:
                 use_cache=False,
             ).last_hidden_state
             return hidden, mllm.lm_head(hidden)
-
-
-def _xyxy(boxes: Tensor) -> Tensor:
-    center, size = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([center - size / 2, center + size / 2], dim=-1)

@@ -19,14 +19,15 @@ from serving.llava_prompt import (
     image_prefix_ids,
     medisee_prompt,
 )
-from training.data.batches import ViewBatch, boxes_cxcywh, collate
+from training.data.batches import ViewBatch, boxes_cxcywh, collate, cxcywh_to_xyxy
 from training.data.packing import pack
-from training.data.questions import Kind, Split, generate
+from training.data.questions import Kind, Split, drop_words, generate
 from training.data.slices import SliceConfig, SliceSampler
 from training.data.structures import STRUCTURES
 from training.data.templates import Template
 from training.losses import medisee_loss, similarity_loss, similarity_map
 from training.networks.medisee import MediSee, resize_logits
+from training.stages.scores import box_iou, dice
 
 
 class MediSeeStage:
@@ -120,7 +121,8 @@ class MediSeeStage:
                 index = chosen[-1][-1] if teaching else rng.choices(present, weights)[0]
                 kind: Kind | None = "direct" if teaching else None
                 question = generate(STRUCTURES[index], rng=rng, split=split, kind=kind)
-                prompt = medisee_prompt(tokenizer, question.text)[len(before) + 1 :]
+                words = drop_words(question, rng) if split == "train" else question.text
+                prompt = medisee_prompt(tokenizer, words)[len(before) + 1 :]
                 chosen[-1].append(index)
                 asked[-1].append([*prompt, *tail])
         packed = pack(before, network.profile.image_tokens, asked)
@@ -154,7 +156,7 @@ class MediSeeStage:
         truth_boxes = torch.cat(
             [boxes_cxcywh(v.masks[c]) for v, c in zip(batch.views, chosen, strict=True)]
         )
-        corners, truth_corners = _xyxy(boxes), _xyxy(truth_boxes)
+        corners, truth_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth_boxes)
         if aligning and self.structure_vectors is not None:
             target = self.structure_vectors[structures]
             alignment = F.mse_loss(text_embedding[:, 0].float(), target) / target.var()
@@ -196,8 +198,10 @@ class MediSeeStage:
             "text": loss.text.item(),
             "bce": loss.bce.item(),
             "giou": loss.giou.item(),
-            "dice": float(np.mean([_dice(lg > 0, m) for lg, m in zip(logits, masks, strict=True)])),
-            "box_iou": _box_iou(corners, truth_corners),
+            "dice": torch.cat([dice(x > 0, m) for x, m in zip(logits, masks, strict=True)])
+            .mean()
+            .item(),
+            "box_iou": box_iou(corners, truth_corners).mean().item(),
         }
         if self.similarity:
             maps = similarity_map(hidden[:, image][rows], h_seg)
@@ -205,21 +209,3 @@ class MediSeeStage:
             total = total + extra
             figures["similarity"] = extra.item()
         return total, figures
-
-
-def _xyxy(boxes: Tensor) -> Tensor:
-    center, size = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([center - size / 2, center + size / 2], dim=-1)
-
-
-def _dice(masks: Tensor, truth: Tensor) -> float:
-    overlap = (masks & truth).flatten(1).sum(dim=1)
-    both = masks.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)
-    return (2 * overlap / both.clamp(min=1)).mean().item()
-
-
-def _box_iou(boxes: Tensor, truth: Tensor) -> float:
-    low, high = torch.maximum(boxes[:, :2], truth[:, :2]), torch.minimum(boxes[:, 2:], truth[:, 2:])
-    overlap = (high - low).clamp(min=0).prod(dim=1)
-    areas = [(b[:, 2:] - b[:, :2]).prod(dim=1) for b in (boxes, truth)]
-    return (overlap / (areas[0] + areas[1] - overlap)).mean().item()

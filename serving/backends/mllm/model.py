@@ -17,7 +17,7 @@ import asyncio  # noqa: E402
 import os  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from contextlib import aclosing  # noqa: E402
+from contextlib import ExitStack, aclosing  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -138,29 +138,21 @@ class _Owned:
 
     def __init__(self, folder: Path, path: Path, loop: LoopThread) -> None:
         self._loop = loop
-        self._runtime_folder = path.parent
-        counters = Counters()
-        self.engine = MllmEngine(read_model_folder(folder), counters, path.parent)
-        self._relay = RelayServer(self.engine, path)
-        try:
-            loop.run(self._open())
-        except BaseException:
-            remove_runtime_folder(self._runtime_folder)
-            raise
-        self._metrics = MetricsFlusher(pb_utils, counters)
-
-    async def _open(self) -> None:
-        await self.engine.open()
-        await self._relay.open()
+        self._closing = ExitStack()
+        with ExitStack() as closing:
+            closing.callback(remove_runtime_folder, path.parent)
+            counters = Counters()
+            self.engine = MllmEngine(read_model_folder(folder), counters, path.parent)
+            closing.callback(lambda: loop.run(self.engine.close()))
+            loop.run(self.engine.open())
+            relay = RelayServer(self.engine, path)
+            closing.callback(lambda: loop.run(relay.close()))
+            loop.run(relay.open())
+            closing.callback(MetricsFlusher(pb_utils, counters).close)
+            self._closing = closing.pop_all()
 
     def close(self) -> None:
-        self._loop.run(self._close())
-        self._metrics.close()
-        remove_runtime_folder(self._runtime_folder)
-
-    async def _close(self) -> None:
-        await self._relay.close()
-        await self.engine.close()
+        self._closing.close()
 
 
 def read_request(request: Any) -> GenerateRequest:

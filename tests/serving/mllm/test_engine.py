@@ -1,5 +1,7 @@
 import asyncio
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from serving.mllm.counters import Counters
 from serving.mllm.engine import MllmEngine
 from serving.mllm.messages import Completion, GenerateRequest
 from serving.mllm.model_folder import read_model_folder
+from serving.mllm.prompt import assemble_prompt
 from serving.mllm.vllm_engine import EngineDied, EngineOutput
 from tests.serving.mllm.tiny_mllm import HIDDEN, write_model_folder
 
@@ -39,7 +42,7 @@ class FakeVllm:
                     raise EngineDied
                 finished = index == max_tokens - 1
                 rows = embeddings[hidden_positions] if finished and hidden_positions else None
-                yield EngineOutput([5], finished, cached_tokens=1, hidden_rows=rows)
+                yield EngineOutput([5], cached_tokens=1, hidden_rows=rows)
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted += 1
             raise
@@ -201,8 +204,6 @@ def test_requests_are_refused_while_the_engine_restarts(run, monkeypatch):
 
         def slow_start(folder, sockets):
             loop.call_soon_threadsafe(restarting.set)
-            import time
-
             time.sleep(0.2)
             return start(folder, sockets)
 
@@ -224,7 +225,7 @@ def test_a_second_death_within_the_window_leaves_the_engine_down(run):
         harness.vllm.die()
         await harness.until(lambda: harness.vllm.shut_down)
         assert not harness.engine.ready
-        with pytest.raises(Unavailable, match="stays down; reload the model"):
+        with pytest.raises(Unavailable, match="stays down; restart the server"):
             await harness.ask()
         assert len(harness.started) == 2
 
@@ -241,5 +242,45 @@ def test_an_engine_that_does_not_start_again_stays_down(run, monkeypatch):
         await harness.until(lambda: harness.engine._state == "down")
         with pytest.raises(Unavailable, match="or did not start"):
             await harness.ask()
+
+    run(scenario)
+
+
+def test_closing_while_the_engine_starts_again_ends_the_new_one_too(run, monkeypatch):
+    async def scenario(harness):
+        restarting = threading.Event()
+        start = harness.start
+
+        def slow_start(folder, sockets):
+            restarting.set()
+            time.sleep(0.2)
+            return start(folder, sockets)
+
+        monkeypatch.setattr(harness.engine, "_start", slow_start)
+        harness.vllm.die()
+        await harness.until(restarting.is_set)
+        await harness.engine.close()
+        assert len(harness.started) == 2
+        assert harness.vllm.shut_down
+
+    run(scenario)
+
+
+def test_an_engine_that_dies_while_a_prompt_is_put_together_is_unavailable(run, monkeypatch):
+    async def scenario(harness):
+        go_on = threading.Event()
+
+        def slowly(*arguments):
+            go_on.wait(30)
+            return assemble_prompt(*arguments)
+
+        monkeypatch.setattr("serving.mllm.engine.assemble_prompt", slowly)
+        answer = harness.ask()
+        await asyncio.sleep(0.02)
+        harness.vllm.die()
+        await harness.until(lambda: len(harness.started) == 2 and harness.engine.ready)
+        go_on.set()
+        with pytest.raises(Unavailable):
+            await answer
 
     run(scenario)

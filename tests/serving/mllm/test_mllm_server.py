@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import tempfile
 import threading
 import time
 import urllib.request
@@ -454,7 +455,7 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(client, oracle):
 
 
 def test_the_server_leaves_nothing_behind(client):
-    folder = Path(f"/tmp/saymask-{os.getuid()}-{process('tritonserver')}")
+    folder = Path(tempfile.gettempdir()) / f"saymask-{os.getuid()}-{process('tritonserver')}"
     assert (folder / "mllm.sock").is_socket()
     shared = {
         line.split()[-1]

@@ -185,7 +185,7 @@ def test_a_template_is_built_once_and_then_read_from_the_cache(tmp_path, monkeyp
     np.testing.assert_array_equal(again.structure_bits, first.structure_bits)
     assert (again.intensity.dtype, again.structure_bits.dtype) == (np.float32, np.int32)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"{TRAIN_TEMPLATE}.npz"]
-    load_template(TRAIN_TEMPLATE)
+    load_template(TRAIN_TEMPLATE, None)
     assert len(built) == 2
 
 
