@@ -4,6 +4,7 @@ The tensors are those of `docs/protocol.md`. Both clients, blocking and asyncio,
 their messages here; sending is theirs.
 """
 
+import math
 import struct
 import time
 import uuid
@@ -144,10 +145,9 @@ def _tensor(
     """Return one output as a read-only array of exactly this type and shape."""
     raw = _raw(response, name, datatype)
     found = next(tuple(o.shape) for o in response.outputs if o.name == name)
-    array = np.frombuffer(raw, dtype)
-    if found != shape or array.size != np.prod(shape):
+    if found != shape or len(raw) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise _unexpected(response, f"{name}: expected {shape}, got {found}, {len(raw)} bytes")
-    return array.reshape(shape)
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def _raw(response: Any, name: str, datatype: str) -> bytes:

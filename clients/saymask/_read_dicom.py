@@ -64,7 +64,7 @@ def _interpret(
     if "PixelData" not in ds:
         raise InvalidArgument(f"{path.name}: this DICOM file holds no picture (no PixelData)")
     frames = int(ds.get("NumberOfFrames") or 1)
-    number = check_index("frame", frame_number or 1, 1, frames, path.name)
+    number = check_index("frame", 1 if frame_number is None else frame_number, 1, frames, path.name)
     stored = _stored_values(ds, number - 1, path.name)
     if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
         if window is not None:

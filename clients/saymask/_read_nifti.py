@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saymask.errors import InvalidArgument, MissingExtra
 from saymask.readers import PLANES, check_index
-from saymask.source_image import Geometry, SourceImage
+from saymask.source_image import MM_PER_UNIT, Geometry, SourceImage
 from saymask.windowing import percentile_range, window_to_uint8
 
 # Per plane: RAS axis of the normal, then RAS axis and sign of "down" and of "right" in the picture.
@@ -24,6 +24,9 @@ _DISPLAY = {
     "coronal": (1, (2, -1), (0, -1)),
     "sagittal": (0, (2, -1), (1, -1)),
 }
+
+# Codes in the lowest three bits of the header's `xyzt_units`; any other is taken for mm, code 2.
+_UNITS = {1: "meter", 3: "micron"}
 
 
 def read_nifti(
@@ -39,12 +42,12 @@ def read_nifti(
     plane = plane or "axial"
     if plane not in PLANES:
         raise InvalidArgument(f"plane: expected one of {', '.join(PLANES)}, got {plane!r}")
-    volume, affine_ras = _read_volume(path, content, frame_number)
+    volume, affine_ras, unit = _read_volume(path, content, frame_number)
     low, high = window or percentile_range(volume)
     mapping, axis = _slice_mapping(affine_ras, volume.shape, plane, slice_index, path.name)
     count, index = volume.shape[axis], int(mapping[axis, 2])
     i_count, j_count, k_count = volume.shape
-    geometry = Geometry(affine_ras, (i_count, j_count, k_count), mapping)
+    geometry = Geometry(affine_ras, (i_count, j_count, k_count), mapping, unit)
     height, width = (volume.shape[np.flatnonzero(mapping[:, side])[0]] for side in (0, 1))
     rows, columns = np.indices((height, width)).reshape(2, -1)
     values = volume[tuple(geometry.voxels_of(rows, columns))].reshape(height, width)
@@ -65,8 +68,11 @@ def read_nifti(
 
 def _read_volume(
     path: Path, content: bytes, frame_number: int | None
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return voxel values (i, j, k), scaled as the header says, and the RAS affine."""
+) -> tuple[NDArray[Any], NDArray[np.float64], str]:
+    """Return voxel values (i, j, k), scaled as the header says, the RAS affine, the file's unit.
+
+    The affine is in mm, whatever the file's unit.
+    """
     try:
         import nibabel
     except ImportError as error:
@@ -100,13 +106,19 @@ def _read_volume(
     frames = 1 if data.ndim == 3 else int(np.prod(data.shape[3:]))
     if data.ndim < 2 or data.size == 0:
         raise InvalidArgument(f"{path.name}: expected a volume (x, y, z), got {data.shape}")
-    number = check_index("frame", frame_number or 1, 1, frames, path.name)
-    return data.reshape(*data.shape[:3], frames, order="F")[..., number - 1], image.affine
+    number = check_index("frame", 1 if frame_number is None else frame_number, 1, frames, path.name)
+    unit = _UNITS.get(int(image.header["xyzt_units"]) & 7, "mm")
+    affine_ras = np.array(image.affine, np.float64)
+    affine_ras[:3] *= MM_PER_UNIT[unit]
+    return data.reshape(*data.shape[:3], frames, order="F")[..., number - 1], affine_ras, unit
 
 
 def _is_singular(affine_ras: NDArray[np.float64]) -> bool:
-    """Return whether an affine (4, 4) gives voxels no volume."""
-    return not np.isfinite(affine_ras).all() or abs(np.linalg.det(affine_ras[:3, :3])) < 1e-9
+    """Return whether an affine (4, 4), of any unit, gives voxels no volume."""
+    steps = affine_ras[:3, :3]
+    # Against a brick of the same edges; float32, which files hold, is exact to 1e-7.
+    brick = np.prod(np.linalg.norm(steps, axis=0))
+    return not (np.isfinite(affine_ras).all() and abs(np.linalg.det(steps)) > 1e-6 * brick)
 
 
 def _slice_mapping(

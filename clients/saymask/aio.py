@@ -1,6 +1,6 @@
 """The asyncio client: the twin of `saymask.Client`, with the same calls and the same answers.
 
-Cancelling a task cancels its request, on the server too.
+Cancelling a task ends its call here; the server finishes the work it has begun.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from saymask import _protocol
 from saymask._inputs import ImageLike, check_image, check_prompt
 from saymask._retry import Deadline, RetryPolicy
 from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
-from saymask.errors import SaymaskError
+from saymask.errors import Cancelled, SaymaskError
 from saymask.results import Health, ModelInfo, Segmentation
 
 __all__ = ["Client", "ExplanationStream"]
@@ -43,10 +43,8 @@ class Client:
         Deadline(timeout_s)  # checked now rather than in the first call
         self._timeout_s = timeout_s
         self._retry = RetryPolicy(retries)
-        self._connection = Connection(url, tls, headers, max_message_bytes)
-        self._max_in_flight = max_in_flight
+        self._connection = Connection(url, tls, headers, max_in_flight, max_message_bytes)
         self._channel: Any = None
-        self._closed = False
 
     async def segment(
         self,
@@ -58,7 +56,7 @@ class Client:
     ) -> Segmentation:
         """Ask one question about one image; see `saymask.Client.segment`."""
         deadline, stopwatch = self._deadline(timeout_s), _protocol.Stopwatch()
-        pixels = check_image(image)
+        pixels = await asyncio.to_thread(check_image, image)  # it may read and decode a file
         request = _protocol.infer_request(
             _protocol.MASK_PIPELINE,
             pixels,
@@ -94,10 +92,11 @@ class Client:
 
         The first error is raised, and the other requests are then cancelled.
         """
-        pixels, deadline = check_image(image), self._deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
+        pixels = await asyncio.to_thread(check_image, image)
         for prompt in prompts:
             check_prompt(prompt)
-        places = asyncio.Semaphore(self._max_in_flight)
+        places = asyncio.Semaphore(self._connection.max_in_flight)
 
         async def ask(prompt: str) -> Segmentation:
             async with places:
@@ -119,7 +118,11 @@ class Client:
     def explain(
         self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
     ) -> "ExplanationStream":
-        """Ask for an explanation: `async for piece in client.explain(image, prompt)`."""
+        """Ask for an explanation: `async for piece in client.explain(image, prompt)`.
+
+        This is no coroutine, so the path of a file would be read on the event loop: pass what
+        `await asyncio.to_thread(saymask.read_image, path)` returns.
+        """
         return self._explain(check_image(image), prompt, self._deadline(timeout_s))
 
     async def health(self, *, timeout_s: float | None = None) -> Health:
@@ -154,8 +157,8 @@ class Client:
         return models
 
     async def close(self) -> None:
-        """Cancel what is in flight and close the connection."""
-        self._closed = True
+        """Cancel what is in flight, which then raises `Cancelled`, and close the connection."""
+        self._connection.closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -171,11 +174,11 @@ class Client:
         await self.close()
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
-        if self._closed:
-            raise SaymaskError("this client is closed; make a new one")
+        self._connection.check_open()
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)
 
     def _stub(self) -> Any:
+        self._connection.check_open()  # again, for whoever has awaited since the call began
         if self._channel is None:  # made here, inside the event loop it will belong to
             address, options = self._connection.url, self._connection.options
             self._channel = (
@@ -195,17 +198,23 @@ class Client:
 
     async def _call(self, method: Any, request: Any, deadline: Deadline) -> Any:
         """Send one request until it is answered, or no further attempt is due."""
+        request_id = getattr(request, "id", None)
         attempt = 0
         while True:
+            self._connection.check_open()  # it may have been closed during the wait
             try:
                 return await method(
                     request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
                 )
             except grpc.aio.AioRpcError as rpc_error:
-                error = self._connection.error_of(rpc_error, getattr(request, "id", None))
+                error = self._connection.error_of(rpc_error, request_id)
                 delay_s = self._retry.delay_s(attempt, error, deadline)
                 if delay_s is None:
                     raise error from rpc_error
+            except asyncio.CancelledError:
+                if _task_is_cancelled():
+                    raise
+                raise Cancelled("the client was closed meanwhile", request_id=request_id) from None
             await asyncio.sleep(delay_s)
             attempt += 1
 
@@ -213,8 +222,9 @@ class Client:
 class ExplanationStream(AsyncIterator[str]):
     """The pieces of one explanation; made by `Client.explain`.
 
-    `await aclose()`, or leaving its `async with` block, cancels the rest; so does cancelling the
-    task that iterates. It is asked again after `Unavailable` only while no piece has come.
+    `await aclose()`, leaving its `async with` block, or cancelling the task that iterates ends the
+    call here; the server finishes the text it has begun. It is asked again after `Unavailable`
+    only while no piece has come.
     """
 
     def __init__(
@@ -232,32 +242,31 @@ class ExplanationStream(AsyncIterator[str]):
         self._retry = retry
         self._attempt = 0
         self._started = False
+        self._rpc: Any = None  # for `__del__`, if there is no start
         self._rpc = self._start()
 
     async def __anext__(self) -> str:
-        while self._rpc is not None:
+        while (rpc := self._rpc) is not None:  # `aclose`, in another task, may take it away
             try:
-                text = await self._read()
+                text = await self._read(rpc)
             except SaymaskError as error:
-                await self.aclose()
+                self._let_go()
                 await self._wait_for_retry(error)
                 self._rpc = self._start()
             except BaseException:
-                await self.aclose()
+                self._let_go()
                 raise
             else:
                 if text is None:
-                    self._rpc = None
+                    self._let_go()
                 elif text:
                     self._started = True
                     return text
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel what has not come yet; the iteration then ends."""
-        rpc, self._rpc = self._rpc, None
-        if rpc is not None:
-            rpc.cancel()
+        """End the call and the iteration; a task that waits for a piece gets `Cancelled`."""
+        self._let_go()
 
     async def __aenter__(self) -> Self:
         return self
@@ -271,28 +280,39 @@ class ExplanationStream(AsyncIterator[str]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._rpc is not None:
-            self._rpc.cancel()
+        self._let_go()
 
-    async def _read(self) -> str | None:
+    def _let_go(self) -> None:
+        """Cancel what has not come yet, and end the task that keeps our side of the stream open."""
+        rpc, self._rpc = self._rpc, None
+        if rpc is not None:
+            rpc.cancel()
+            self._all_came.set()  # gRPC does not end that task of a call that is over
+
+    async def _read(self, rpc: Any) -> str | None:
         """Return the next piece, maybe ""; None at the end."""
         try:
-            streamed = await self._rpc.read()
+            streamed = await rpc.read()
             if streamed is grpc.aio.EOF:
                 return None
             error = self._connection.error_in(streamed, self._request.id)
             if error is not None or _protocol.is_last(streamed):
                 self._all_came.set()
             if error is not None:
-                while await self._rpc.read() is not grpc.aio.EOF:
+                while await rpc.read() is not grpc.aio.EOF:
                     pass  # to its end: cancelling a stream can crash Triton 2.51
         except grpc.aio.AioRpcError as rpc_error:
             raise self._connection.error_of(rpc_error, self._request.id) from rpc_error
+        except asyncio.CancelledError:
+            if _task_is_cancelled():
+                raise
+            raise Cancelled("closed meanwhile", request_id=self._request.id) from None
         if error is not None:
             raise error
         return _protocol.text_of(streamed)
 
     def _start(self) -> Any:
+        self._connection.check_open()
         self._all_came = asyncio.Event()
         return self._stub.ModelStreamInfer(
             _open_until(self._all_came, self._request),
@@ -309,6 +329,12 @@ class ExplanationStream(AsyncIterator[str]):
             raise error
         await asyncio.sleep(delay_s)
         self._attempt += 1
+
+
+def _task_is_cancelled() -> bool:
+    """Return whether a `CancelledError` is for this task, not gRPC's word for a call we closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def _open_until(all_came: asyncio.Event, request: Any) -> AsyncIterator[Any]:

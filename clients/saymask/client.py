@@ -7,7 +7,13 @@ is `saymask.aio.Client`.
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -37,7 +43,7 @@ class Client:
         retries: further attempts after `Unavailable`, with growing waits, within the time.
         tls: True for an encrypted channel, or a `Tls` naming certificates; None for plain text.
         headers: sent with every call, such as `{"authorization": "Bearer ..."}`.
-        max_in_flight: requests that `submit` and `segment_many` keep in flight at once.
+        max_in_flight: requests that `submit` and `segment_many` keep in flight at once; at least 1.
         max_message_bytes: limit of one message in either direction.
 
     Raises:
@@ -58,7 +64,7 @@ class Client:
         Deadline(timeout_s)  # checked now rather than in the first call
         self._timeout_s = timeout_s
         self._retry = RetryPolicy(retries)
-        self._connection = Connection(url, tls, headers, max_message_bytes)
+        self._connection = Connection(url, tls, headers, max_in_flight, max_message_bytes)
         address, options = self._connection.url, self._connection.options
         self._channel = (
             grpc.insecure_channel(address, options)
@@ -67,7 +73,6 @@ class Client:
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._workers = ThreadPoolExecutor(max_in_flight, thread_name_prefix="saymask")
-        self._closed = False
 
     def segment(
         self,
@@ -112,7 +117,7 @@ class Client:
             One answer per prompt, in their order.
 
         Raises:
-            SaymaskError: the first error there was; the other requests are then cancelled.
+            SaymaskError: as soon as one fails; the other requests are then cancelled.
         """
         pixels = check_image(image)
         for prompt in prompts:
@@ -121,7 +126,9 @@ class Client:
             self.submit(pixels, prompt, explain=explain, timeout_s=timeout_s) for prompt in prompts
         ]
         try:
-            return [answer.result() for answer in pending]
+            wait([answer._future for answer in pending], return_when=FIRST_EXCEPTION)
+            # All are done, or one of those that are raises what ended the wait.
+            return [answer.result() for answer in pending if answer.done()]
         finally:
             for answer in pending:
                 answer.cancel()
@@ -202,7 +209,7 @@ class Client:
 
     def close(self) -> None:
         """Cancel what is in flight and close the connection."""
-        self._closed = True
+        self._connection.closed = True
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._channel.close()
 
@@ -218,8 +225,7 @@ class Client:
         self.close()
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
-        if self._closed:
-            raise SaymaskError("this client is closed; make a new one")
+        self._connection.check_open()
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)
 
     def _segment(
@@ -278,9 +284,13 @@ class Client:
         request_id = getattr(request, "id", None)
         attempt = 0
         while True:
-            rpc = method.future(
-                request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
-            )
+            try:
+                rpc = method.future(
+                    request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
+                )
+            except ValueError:  # what gRPC raises when the channel has been closed meanwhile
+                self._connection.check_open()
+                raise
             cancellation.watch(rpc)
             try:
                 return rpc.result()
@@ -321,9 +331,9 @@ class PendingSegmentation:
             return self._future.result(timeout_s)
         except CancelledError:
             raise Cancelled("cancelled before it was sent") from None
+        except DeadlineExceeded:  # the request's own, and a TimeoutError too
+            raise
         except TimeoutError:
-            if self._future.done():  # the request's own deadline, already in our kind
-                raise
             raise DeadlineExceeded(
                 f"no answer within {timeout_s} s; the request goes on: "
                 "wait again with result(), or end it with cancel()"
@@ -334,7 +344,10 @@ class PendingSegmentation:
         return self._future.done()
 
     def cancel(self) -> None:
-        """Cancel the request, on the server too; does nothing once it is answered."""
+        """End the request here; the server finishes the work it has begun.
+
+        Does nothing once it is answered.
+        """
         self._future.cancel()
         self._cancellation.cancel()
 
@@ -343,8 +356,8 @@ class ExplanationStream(Iterator[str]):
     """The pieces of one explanation; made by `Client.explain`.
 
     Iterate over it; join the pieces for the whole text. `close`, leaving its `with` block, or
-    letting go of it cancels the rest. It is asked again after `Unavailable` only while no piece
-    has come.
+    letting go of it ends the call here; the server finishes the text it has begun. It is asked
+    again after `Unavailable` only while no piece has come.
     """
 
     def __init__(
@@ -368,9 +381,9 @@ class ExplanationStream(Iterator[str]):
         self._rpc = self._start()
 
     def __next__(self) -> str:
-        while self._rpc is not None:
+        while (rpc := self._rpc) is not None:  # `close`, in another thread, may take it away
             try:
-                text = self._read()
+                text = self._read(rpc)
             except StopIteration:
                 self._rpc = None
             except SaymaskError as error:
@@ -387,7 +400,7 @@ class ExplanationStream(Iterator[str]):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel what has not come yet; the iteration then ends."""
+        """End the call and the iteration; a thread that waits for a piece gets `Cancelled`."""
         rpc, self._rpc = self._rpc, None
         if rpc is not None:
             rpc.cancel()
@@ -403,15 +416,15 @@ class ExplanationStream(Iterator[str]):
     ) -> None:
         self.close()
 
-    def _read(self) -> str:
+    def _read(self, rpc: Any) -> str:
         """Return the next piece, maybe ""; `StopIteration` at the end."""
         try:
-            streamed = next(self._rpc)
+            streamed = next(rpc)
             error = self._connection.error_in(streamed, self._request.id)
             if error is not None or _protocol.is_last(streamed):
                 self._sending.put(None)
             if error is not None:
-                for _ in self._rpc:  # to its end: cancelling a stream can crash Triton 2.51
+                for _ in rpc:  # to its end: cancelling a stream can crash Triton 2.51
                     pass
         except grpc.RpcError as rpc_error:
             raise self._connection.error_of(rpc_error, self._request.id) from rpc_error
@@ -422,12 +435,18 @@ class ExplanationStream(Iterator[str]):
     def _start(self) -> Any:
         sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sending.put(self._request)
-        rpc = self._stub.ModelStreamInfer(
-            iter(sending.get, None),  # open until None
-            timeout=self._deadline.remaining_s(),
-            metadata=self._connection.metadata,
-        )
-        rpc.add_callback(lambda: sending.put(None))  # ends gRPC's sending thread in every case
+        try:
+            rpc = self._stub.ModelStreamInfer(
+                iter(sending.get, None),  # open until None
+                timeout=self._deadline.remaining_s(),
+                metadata=self._connection.metadata,
+            )
+        except ValueError:  # what gRPC raises when the channel has been closed meanwhile
+            self._connection.check_open()
+            raise
+        # None ends gRPC's sending thread in every case; a call that is over takes no callback.
+        if not rpc.add_callback(lambda: sending.put(None)):
+            sending.put(None)
         self._sending = sending
         self._cancellation.watch(rpc)
         return rpc

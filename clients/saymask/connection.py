@@ -1,4 +1,4 @@
-"""Where the server is and how the channel to it is made; holds no calls."""
+"""Where the server is, how the channel to it is made, and whether it is closed; holds no calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,13 +30,24 @@ class Tls:
     """Certificate of this client, with `private_key`."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files and return gRPC's credentials."""
+        """Read the files and return gRPC's credentials.
+
+        Raises:
+            InvalidArgument: if a file cannot be read.
+        """
         return grpc.ssl_channel_credentials(
             *(
-                None if file is None else Path(file).read_bytes()
+                None if file is None else _content(file)
                 for file in (self.root_certificates, self.private_key, self.certificate_chain)
             )
         )
+
+
+def _content(file: str | Path) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"tls: {file} cannot be read: {error.strerror}") from error
 
 
 def check_url(url: str) -> str:
@@ -64,7 +75,11 @@ class Connection:
         url: host:port of Triton's gRPC endpoint.
         tls: None or False for plain text, True for the authorities gRPC carries, or a `Tls`.
         headers: sent with every call.
+        max_in_flight: requests that the client keeps in flight at once; at least 1.
         max_message_bytes: limit of one message in either direction.
+
+    Raises:
+        InvalidArgument: if an argument cannot be meant so.
     """
 
     def __init__(
@@ -72,9 +87,16 @@ class Connection:
         url: str,
         tls: Tls | bool | None,
         headers: Mapping[str, str] | None,
+        max_in_flight: int,
         max_message_bytes: int,
     ) -> None:
+        if not (isinstance(max_in_flight, int) and max_in_flight >= 1):
+            raise InvalidArgument(
+                f"max_in_flight: expected a count from 1 on, got {max_in_flight!r}"
+            )
         self.url = check_url(url)
+        self.closed = False  # set by the client; its streams look here too
+        self.max_in_flight = max_in_flight
         self.max_message_bytes = max_message_bytes
         self.credentials = (Tls() if tls is True else tls).credentials() if tls else None
         # gRPC takes lower-case keys only.
@@ -86,6 +108,11 @@ class Connection:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
+
+    def check_open(self) -> None:
+        """Raise `SaymaskError` if the client is closed."""
+        if self.closed:
+            raise SaymaskError("this client is closed; make a new one")
 
     def error_of(self, error: Any, request_id: str | None = None) -> SaymaskError:
         """Return this package's error for an error of gRPC, blocking or asyncio."""

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Geometry", "SourceImage"]
+__all__ = ["MM_PER_UNIT", "Geometry", "SourceImage"]
+
+MM_PER_UNIT = {"mm": 1.0, "meter": 1e3, "micron": 1e-3}
+"""Millimetres in each unit of length that NIfTI knows, by nibabel's names."""
 
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # per RAS axis: towards -, towards +
 
@@ -26,6 +29,8 @@ class Geometry:
     pixel_to_voxel: NDArray[np.int64]
     """(3, 3): (row, column, 1) of the picture to the voxel index (i, j, k); exact, each pixel is
     one voxel."""
+    file_unit: str = "mm"
+    """Unit of lengths in the file, one of `MM_PER_UNIT`; a mask is written back in it."""
 
     def voxels_of(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the voxel indices (3, n) of n pixels."""

@@ -39,11 +39,11 @@ def answer_on_original(
 
     Returns:
         The same answer with mask (H, W) and the box in the picture's pixels; what the mask had
-        in the padding is gone.
+        in the padding is gone, and the score 0 if nothing is left.
     """
     row, column = corner
-    return replace(
-        segmentation,
-        mask=segmentation.mask[row : row + size[0], column : column + size[1]],
-        box_xyxy=segmentation.box_xyxy - np.array([column, row, column, row], np.float32),
-    )
+    mask = segmentation.mask[row : row + size[0], column : column + size[1]]
+    box_xyxy = segmentation.box_xyxy - np.array([column, row, column, row], np.float32)
+    box_xyxy.flags.writeable = False
+    score = segmentation.score if mask.any() else 0.0
+    return replace(segmentation, mask=mask, box_xyxy=box_xyxy, score=score)

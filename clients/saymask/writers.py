@@ -19,7 +19,7 @@ import saymask
 from saymask.errors import InvalidArgument, MissingExtra
 from saymask.overlay import draw_overlay
 from saymask.results import ModelInfo, Segmentation, box_from_mask
-from saymask.source_image import SourceImage
+from saymask.source_image import MM_PER_UNIT, SourceImage
 
 __all__ = [
     "REPORT_SCHEMA",
@@ -82,8 +82,11 @@ def write_mask_nifti(path: Path, segmentation: Segmentation, source: SourceImage
         raise MissingExtra("writing NIfTI needs nibabel: pip install 'saymask[nifti]'") from error
     volume = np.zeros(geometry.shape, np.uint8)
     volume[tuple(geometry.voxels_of(*np.nonzero(segmentation.mask)))] = 1
-    image = nibabel.Nifti1Image(volume, geometry.affine_ras)
-    image.header.set_xyzt_units("mm")
+    # The source's own numbers: many tools lay a mask over its volume without looking at units.
+    affine_ras = geometry.affine_ras.copy()
+    affine_ras[:3] /= MM_PER_UNIT[geometry.file_unit]
+    image = nibabel.Nifti1Image(volume, affine_ras)
+    image.header.set_xyzt_units(geometry.file_unit)
     nibabel.save(image, path)
 
 

@@ -1,10 +1,13 @@
 import asyncio
 import contextlib
+import threading
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 import saymask
+import saymask.readers
 
 pytestmark = pytest.mark.server
 
@@ -154,6 +157,42 @@ def test_a_deadline_ends_call_and_stream(server_url):
     run(server_url, ask)
 
 
+@pytest.mark.parametrize("how", ["read", "unread"])
+def test_a_stream_that_ran_out_of_time_leaves_no_task(server_url, how):
+    async def ask(client):
+        stream = client.explain(IMAGE, "slow aioleft", timeout_s=0.3)
+        if how == "unread":
+            await asyncio.sleep(0.5)
+            await stream.aclose()
+        else:
+            with pytest.raises(saymask.DeadlineExceeded):
+                async for _ in stream:
+                    pass
+        await asyncio.sleep(0.1)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert run(server_url, ask) == set()
+
+
+def test_a_file_is_read_beside_the_event_loop(server_url, tmp_path, monkeypatch):
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    readers, read = set(), saymask.readers.read_image
+
+    def watched(path):
+        readers.add(threading.current_thread())
+        return read(path)
+
+    monkeypatch.setattr(saymask.readers, "read_image", watched)
+
+    async def ask(client):
+        await client.segment(tmp_path / "a.png", "bright")
+        await client.segment_many(tmp_path / "a.png", ["bright"])
+
+    run(server_url, ask)
+    assert readers
+    assert threading.main_thread() not in readers
+
+
 def test_wrong_input_is_refused_before_anything_is_sent():
     async def ask(client):
         with pytest.raises(saymask.InvalidArgument):
@@ -171,3 +210,32 @@ def test_a_closed_client_says_so(server_url):
             await client.segment(IMAGE, "bright")
 
     run(server_url, ask)
+
+
+def test_closing_a_client_tells_other_tasks_that_wait(server_url):
+    async def ask(client):
+        async def read():
+            return [piece async for piece in client.explain(IMAGE, "slow aioclosing")]
+
+        waiting = [client.segment(IMAGE, "sleep 10 aioclosing"), read()]
+        tasks = [asyncio.create_task(task) for task in waiting]
+        await asyncio.sleep(0.5)
+        await client.close()
+        return [type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)]
+
+    assert run(server_url, ask) == [saymask.Cancelled, saymask.Cancelled]
+
+
+def test_a_retry_that_is_due_after_the_client_was_closed_says_so():
+    async def ask(client):
+        async def read():
+            return [piece async for piece in client.explain(IMAGE, "bright")]
+
+        tasks = [asyncio.create_task(task) for task in (client.segment(IMAGE, "bright"), read())]
+        await asyncio.sleep(0.3)
+        await client.close()
+        for task in tasks:
+            with pytest.raises(saymask.SaymaskError):
+                await task
+
+    run("127.0.0.1:1", ask, retries=1000)

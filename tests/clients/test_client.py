@@ -2,12 +2,14 @@ import contextlib
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 import saymask
 from saymask._retry import Deadline
+from saymask.client import PendingSegmentation, _Cancellation
 from tritonclient.grpc import service_pb2
 
 from serving.launcher import launch
@@ -99,7 +101,7 @@ def test_several_questions_are_asked_at_the_same_time_and_answered_in_order(clie
 
 def test_one_failure_among_several_questions_is_raised_and_ends_the_others(client):
     with pytest.raises(saymask.NotFound):
-        client.segment_many(IMAGE, ["fail NOT_FOUND 0.5", "sleep 10 among"])
+        client.segment_many(IMAGE, ["sleep 10 among", "fail NOT_FOUND 0.5"])
     assert eventually(lambda: seen(client, "among"), (1, 1)) == (1, 1)
 
 
@@ -217,6 +219,46 @@ def test_an_explanation_ends_with_its_deadline(client):
         list(client.explain(IMAGE, "slow late", timeout_s=0.4))
 
 
+def test_a_stream_that_ends_before_its_callback_is_set_leaves_no_thread(server_url, monkeypatch):
+    with saymask.Client(server_url) as client:
+        start = client._stub.ModelStreamInfer
+
+        def ended(*args, **kwargs):
+            rpc = start(*args, **kwargs)
+            rpc.code()  # waits for the end
+            return rpc
+
+        monkeypatch.setattr(client._stub, "ModelStreamInfer", ended)
+        before = set(threading.enumerate())
+        with pytest.raises(saymask.DeadlineExceeded):
+            list(client.explain(IMAGE, "slow nothread", timeout_s=0.3))
+        assert eventually(lambda: set(threading.enumerate()) - before, set()) == set()
+
+
+def test_a_stream_closed_by_another_thread_while_it_is_read_ends_in_our_error(
+    server_url, monkeypatch
+):
+    with saymask.Client(server_url) as client:
+        stream = client.explain(IMAGE, "fail NOT_FOUND")
+        read = client._connection.error_in
+
+        def closing(*args):
+            stream.close()
+            return read(*args)
+
+        monkeypatch.setattr(client._connection, "error_in", closing)
+        with pytest.raises(saymask.SaymaskError):
+            next(stream)
+
+
+def test_an_answer_that_comes_as_the_wait_ends_leaves_our_kind_of_error():
+    future = Future()
+    future.set_result(None)
+    future.result = lambda timeout_s: (_ for _ in ()).throw(TimeoutError)
+    with pytest.raises(saymask.DeadlineExceeded):
+        PendingSegmentation(future, _Cancellation()).result(0.1)
+
+
 def test_a_submitted_question_is_answered_later(client):
     pending = client.submit(IMAGE, "sleep 0.2 later")
     assert not pending.done()
@@ -256,6 +298,18 @@ def test_closing_a_client_ends_what_is_in_flight_and_what_comes_later(server_url
         pending.result(timeout_s=5)
     with pytest.raises(saymask.SaymaskError, match="closed"):
         client.segment(IMAGE, "bright")
+
+
+def test_a_retry_that_is_due_after_the_client_was_closed_says_so():
+    client = saymask.Client("127.0.0.1:1", retries=1000)
+    pending = client.submit(IMAGE, "bright")
+    stream = client.explain(IMAGE, "bright")
+    time.sleep(0.3)
+    client.close()
+    with pytest.raises(saymask.SaymaskError):
+        pending.result(timeout_s=10)
+    with pytest.raises(saymask.SaymaskError):
+        next(stream)
 
 
 def test_one_client_serves_several_threads(client):

@@ -3,7 +3,8 @@ import pickle
 import grpc
 import pytest
 import saymask
-from saymask import errors
+from saymask import _protocol, errors
+from tritonclient.grpc import service_pb2
 
 KINDS = [getattr(errors, name) for name in errors.__all__ if name[0].isupper()]
 
@@ -65,3 +66,17 @@ def test_a_status_keeps_its_text_without_the_tag():
     text = "in ensemble 'medisee', INVALID_ARGUMENT: prompt: blank"
     error = errors.error_of_status("INVALID_ARGUMENT", text, url="host:1")
     assert error.message == "prompt: blank"
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_an_answer_of_the_wrong_size_is_the_servers_error(size):
+    response = service_pb2.ModelInferResponse(
+        outputs=[
+            service_pb2.ModelInferResponse.InferOutputTensor(
+                name="boxes_xyxy", datatype="FP32", shape=[1, 4]
+            )
+        ],
+        raw_output_contents=[bytes(size)],
+    )
+    with pytest.raises(saymask.ServerError, match=f"boxes_xyxy: .* {size} bytes"):
+        _protocol._tensor(response, "boxes_xyxy", "FP32", "<f4", (1, 4))

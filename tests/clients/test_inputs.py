@@ -95,6 +95,18 @@ def test_a_timeout_must_be_positive_seconds(timeout_s):
         saymask.Client(timeout_s=timeout_s)
 
 
+@pytest.mark.parametrize("count", [0, -1, 2.0, None])
+@pytest.mark.parametrize("kind", [saymask.Client, saymask.aio.Client])
+def test_a_number_in_flight_must_be_a_count(kind, count):
+    with pytest.raises(InvalidArgument, match="max_in_flight"):
+        kind(max_in_flight=count)
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_by_name(tmp_path):
+    with pytest.raises(InvalidArgument, match=r"none\.pem"):
+        saymask.Client(tls=saymask.Tls(root_certificates=tmp_path / "none.pem"))
+
+
 def test_an_image_larger_than_the_channel_allows_is_refused_before_sending():
     with (
         saymask.Client("localhost:1", max_message_bytes=100_000) as client,

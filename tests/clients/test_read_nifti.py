@@ -116,8 +116,29 @@ def test_a_frame_of_a_series_is_read(nifti):
     third = read_image(path, frame_number=3, window=FULL)
     assert set(np.unique(third.pixels)) == {20}
     assert third.part == "axial3_frame3"
-    with pytest.raises(saymask.InvalidArgument, match=r"frame 5: .* has 1\.\.4"):
-        read_image(path, frame_number=5)
+    for number in (0, 5):
+        with pytest.raises(saymask.InvalidArgument, match=rf"frame {number}: .* has 1\.\.4"):
+            read_image(path, frame_number=number)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1e3), ("micron", 1e-3), ("unknown", 1)])
+@pytest.mark.parametrize("voxel_mm", [0.001, 0.4, 3.0])
+def test_lengths_are_in_mm_whatever_the_files_unit(nifti, unit, mm, voxel_mm):
+    image = nibabel.Nifti1Image(CANONICAL, np.diag([*[voxel_mm / mm] * 3, 1]))
+    image.header.set_xyzt_units(unit, "sec")
+    source = read_image(nifti(image))
+    np.testing.assert_allclose(source.spacing_mm, voxel_mm, rtol=1e-6)
+    assert source.pixel_area_mm2 == pytest.approx(voxel_mm**2)
+    assert source.geometry.world_ras(0, 0)[0] == pytest.approx(4 * voxel_mm)
+
+
+def test_an_affine_without_volume_is_refused(nifti):
+    affine = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    image = nibabel.Nifti1Image(CANONICAL, np.eye(4))
+    image.set_sform(affine, code=1)
+    image.set_qform(np.eye(4), code=0)
+    with pytest.raises(saymask.InvalidArgument, match="singular"):
+        read_image(nifti(image))
 
 
 def test_nifti_2_and_plain_files_are_read(nifti):

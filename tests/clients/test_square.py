@@ -23,7 +23,18 @@ def test_an_answer_about_the_square_lands_on_the_same_pixels(height, width, chan
     assert answer.mask.shape == (height, width)
     assert answer.mask.all()
     np.testing.assert_array_equal(answer.box_xyxy, [0, 0, width, height])
+    assert not answer.box_xyxy.flags.writeable
+    assert answer.score == 0.5
     assert int(about_square.mask.sum()) == height * width
+
+
+def test_a_mask_in_the_padding_alone_is_nothing_found():
+    mask = np.zeros((9, 9), bool)
+    mask[0] = True
+    about_square = Segmentation("q", mask, np.float32([0, 0, 9, 1]), 0.5)
+    answer = answer_on_original(about_square, (2, 0), (4, 9))
+    assert not answer.found
+    assert answer.score == 0
 
 
 def test_a_square_picture_stays_as_it_is():

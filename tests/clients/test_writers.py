@@ -66,6 +66,20 @@ def test_a_nifti_mask_marks_the_voxels_whose_pixels_were_marked(tmp_path, plane,
     assert {tuple(np.round(point, 3)) for point in world} == centres
 
 
+@pytest.mark.parametrize("unit", ["mm", "meter", "micron"])
+def test_a_nifti_mask_has_the_unit_and_the_affine_of_its_source(tmp_path, unit):
+    image = nibabel.Nifti1Image(VALUES, AFFINE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "v.nii")
+    source = read_image(tmp_path / "v.nii")
+    writers.write_mask_nifti(tmp_path / "m.nii", answer(random_mask(source)), source)
+    written, truth = nibabel.load(tmp_path / "m.nii"), nibabel.load(tmp_path / "v.nii")
+    assert written.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(written.affine, truth.affine, rtol=1e-6)
+    again = read_image(tmp_path / "m.nii").spacing_mm
+    np.testing.assert_allclose(again, source.spacing_mm, rtol=1e-6)
+
+
 def test_a_mask_of_a_dicom_slice_is_one_slice_in_the_patient(tmp_path):
     source = read_image(get_testdata_file("CT_small.dcm"))
     mask = np.zeros(source.pixels.shape[:2], bool)
