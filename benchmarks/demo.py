@@ -5,6 +5,7 @@ reports go to `out/demo`; nothing is prepared but the weights.
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 import time
@@ -51,10 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     except LaunchError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
     sheet = output / "medisee.png"
     contact_sheet(overlays).save(sheet)
     print(f"All pictures on one sheet: {sheet}")
-    print("Ask your own: make serve, and in another terminal .venv/bin/saymask segment --help")
+    print("The server has ended. To ask again, or your own: make serve, and in another terminal")
+    print("the commands above, or .venv/bin/saymask segment --help")
     return 0
 
 
@@ -62,8 +67,9 @@ def _ask(url: str, volume: Path, output: Path, z: int, question: str, *, explain
     """Ask through the command line client and return the overlay it wrote."""
     folder = output / f"slice_{z}"
     command = ["segment", str(volume), question, "--slice", str(z), "-o", str(folder)]
-    print("$ saymask", " ".join(f'"{part}"' if " " in part else part for part in command))
-    code = cli.main([*command, "--url", url, *(["--explain"] if explain else [])])
+    command += ["--explain"] if explain else []
+    print("$ .venv/bin/saymask", shlex.join(command))
+    code = cli.main([*command, "--url", url])
     print(flush=True)
     if code not in (0, 3):
         raise SystemExit(code)

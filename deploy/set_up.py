@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def main() -> int:
     print("Setting up .venv (about 5 GB, some minutes; the log is .venv/set_up.log)", flush=True)
     try:
         _install()
+    except KeyboardInterrupt:
+        print("set-up: interrupted; run it again, it goes on where it was", file=sys.stderr)
+        return 130
+    except ConnectionError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
     except subprocess.CalledProcessError as error:
         print(f"set-up: failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         print("\n".join(LOG.read_text().splitlines()[-15:]), file=sys.stderr)
@@ -87,6 +94,7 @@ def _install() -> None:
     try:
         _run("3/6 vLLM for CPU and torch", [*pip, "install", VLLM])
     except subprocess.CalledProcessError:
+        _check_reachable(TORCH_CPU_INDEX)
         _run(
             "3/6 vLLM for CPU and torch, with PyTorch's own index",
             [*pip, "install", VLLM, "--extra-index-url", TORCH_CPU_INDEX],
@@ -98,6 +106,19 @@ def _install() -> None:
     for package in UNWANTED:
         if list((VENV / "lib").glob(f"python3.*/site-packages/{package}")):
             _run(f"    {package}, off again", [*pip, "uninstall", "-y", package])
+
+
+def _check_reachable(index: str) -> None:
+    """Raise ConnectionError now; pip would try for half an hour, five times for every package."""
+    try:
+        with urllib.request.urlopen(f"{index}/torch/", timeout=10):
+            return
+    except OSError as error:
+        raise ConnectionError(
+            f"torch's CPU build lies on {index}, which cannot be reached ({error}); put its wheel "
+            "into a folder and set PIP_FIND_LINKS=FOLDER, or set PIP_EXTRA_INDEX_URL to a mirror; "
+            f"{LOG.relative_to(ROOT)} says why the first attempt failed"
+        ) from error
 
 
 def _run(title: str, command: Sequence[str | Path]) -> None:

@@ -26,7 +26,8 @@ from types import FrameType, TracebackType
 from serving import model_selection, tritonserver
 from serving.environment import check_numpy
 from serving.errors import LaunchError
-from serving.model_config import REPOSITORIES, comma_separated
+from serving.mllm.runtime_folder import VARIABLE as RUNTIME_FOLDER
+from serving.model_config import REPOSITORIES, ModelConfig, comma_separated
 from serving.server_log import ServerLog
 
 LOOPBACK = "127.0.0.1"
@@ -251,6 +252,7 @@ def launch(
             *_endpoint_options(endpoints, tls),
             *_backend_options(installation, folder / "backends", added, shm_prefix),
             *_version_options(installation),
+            f"--id={server_name(configs.values())}",
             *extra_options,
         ]
         # -I -S: the standard library is enough, and starts quicker without site-packages.
@@ -264,7 +266,11 @@ def launch(
             text=True,
             encoding="utf-8",
             errors="replace",
-            env=tritonserver.environment(installation),
+            env={
+                RUNTIME_FOLDER: str(folder / "runtime"),
+                **tritonserver.environment(installation),
+                "TMPDIR": str(folder),  # temporary files of the models: gone with the folder
+            },
             start_new_session=True,  # Ctrl-C reaches the launcher alone, which stops the server
         )
         undo.pop_all()  # from here on the supervisor removes the folder
@@ -275,6 +281,13 @@ def launch(
         server.stop()
         raise
     return server
+
+
+def server_name(configs: Iterable[ModelConfig]) -> str:
+    """Name the server tells its clients: "saymask-demo" for weights of the demo profile alone."""
+    manifests = [model_selection.manifest(config) for config in configs]
+    profiles = {manifest["profile"] for manifest in manifests if "profile" in manifest}
+    return "-".join(["saymask", *(profiles if len(profiles) == 1 else ())])
 
 
 def _endpoints(**wanted: Endpoint) -> dict[str, Endpoint]:
@@ -427,6 +440,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
+    _say("starting; the language model takes half a minute to a minute")
     try:
         server = launch(
             comma_separated(options.models) or None,
@@ -452,6 +466,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"ready: grpc://{server.grpc_url} http://{server.http_url} metrics "
             f"{server.metrics_url} ({len(server.models)} models, {server.elapsed_s:.1f} s)"
         )
+        _say(f'ask: .venv/bin/saymask segment IMAGE "QUESTION" --url {server.grpc_url}')
         while server.poll() is None:
             time.sleep(0.5)
         _tell(f"error: the server ended by itself with status {server.poll()}")
@@ -459,6 +474,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _StopRequestedError:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: server.kill())  # asked twice: at once
+        _say(f"stopping, which takes up to {_KILL_AFTER_S} s; Ctrl-C again ends it at once")
+        server.stop()
+        _say("stopped")
         return 0
     finally:
         server.stop()

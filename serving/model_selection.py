@@ -6,6 +6,7 @@ Reads configurations and folders only, so that what is missing is told before a 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from serving import model_config
 from serving.errors import LaunchError
@@ -63,15 +64,26 @@ def missing_files(config: ModelConfig) -> list[Path]:
     names = list(config.listed_parameter("artifacts"))
     if config.backend in _DEFAULT_FILES:
         names.append(config.proto.default_model_filename or _DEFAULT_FILES[config.backend])
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        try:
-            names += dict(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise LaunchError(
-                f"{manifest} is not a manifest ({error}); write it anew: {BUILD_COMMAND}"
-            ) from error
+    names += manifest(config).get("sha256", {})
     return [folder / name for name in dict.fromkeys(names) if not (folder / name).exists()]
+
+
+def manifest(config: ModelConfig) -> dict[str, Any]:
+    """What the exporter wrote of a model's files: profile, source, hashes; {} where it wrote none.
+
+    Raises:
+        LaunchError: The file is broken.
+    """
+    file = config.version_folder / "manifest.json"
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {**content, "sha256": dict(content["sha256"])}
+    except (ValueError, LookupError, TypeError) as error:
+        raise LaunchError(
+            f"{file} is not a manifest ({error}); write it anew: {BUILD_COMMAND}"
+        ) from error
 
 
 def check_files(configs: Iterable[ModelConfig]) -> None:

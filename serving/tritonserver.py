@@ -101,8 +101,11 @@ def lay_out_backends(installation: Installation, folder: Path) -> tuple[str, ...
 
 
 def environment(installation: Installation) -> dict[str, str]:
-    """Environment variables for the server: this process's, with libraries and Python in front."""
-    variables = dict(os.environ)
+    """Environment variables for the server: this process's, with libraries and Python in front.
+
+    ONNX Runtime's telemetry, on by default, is off: nothing leaves the machine.
+    """
+    variables = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     # The stub finds its Python by looking for `python3` on PATH, and ignores PYTHONPATH.
     variables["PATH"] = os.pathsep.join((f"{sys.prefix}/bin", variables.get("PATH", os.defpath)))
     variables[PREFIX_VARIABLE] = sys.prefix

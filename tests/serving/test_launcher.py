@@ -124,8 +124,9 @@ def launched(careless: Path, tmp_path: Path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_everything_and_leaves_nothing(launched, number):
     lines = launched.lines_until_ready()
-    assert lines[0].startswith("model careless loaded after ")
-    assert lines[1].startswith("ready: grpc://127.0.0.1:")
+    assert lines[0].startswith("starting;")
+    assert lines[1].startswith("model careless loaded after ")
+    assert lines[2].startswith("ready: grpc://127.0.0.1:")
     assert any("sleep 600" in line for line in processes_with(launched.mark))
     assert len(shm_files(launched.process.pid)) == 2
     launched.process.send_signal(number)

@@ -58,6 +58,7 @@ def test_python_and_libraries_come_first_for_the_stub(monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere/lib")
     variables = tritonserver.environment(tritonserver.find())
     assert variables["PATH"] == f"{sys.prefix}/bin:/elsewhere/bin"
+    assert variables["ORT_DISABLE_TELEMETRY"] == "1"
     folders = variables["LD_LIBRARY_PATH"].split(":")
     assert folders[0].endswith("nvidia_pytriton.libs")
     assert list(Path(folders[1]).glob("libpython3*.so*"))
