@@ -79,7 +79,7 @@ def _image_encoder(setting: Setting) -> tuple[Stage, Schedule]:
 
 def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
     stage = LanguageBaseStage(setting.profile, _tokenizer(setting), setting.train, setting.held_out)
-    return stage, Schedule(steps=3300, learning_rate=1e-3)
+    return stage, Schedule(steps=3800, learning_rate=1e-3)
 
 
 def _medisee(setting: Setting) -> tuple[Stage, Schedule]:

@@ -16,7 +16,7 @@ BLOCKS = {"a": [7, 2, 5], "b": [1, 9]}
 class Engine:
     """The two ends of the connector, called in the order in which vLLM calls them."""
 
-    def __init__(self, dtype=torch.float32):
+    def __init__(self, dtype=torch.float32, device="cpu"):
         group = SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=BLOCK_SIZE))
         transfer = SimpleNamespace(get_from_extra_config=lambda key, default: default)
         ends = [
@@ -29,7 +29,7 @@ class Engine:
         ]
         self.scheduler, self.worker = ends
         slots = torch.arange(10 * BLOCK_SIZE).view(10, 1, BLOCK_SIZE, 1)
-        self.worker._cache = (slots * 10 + torch.arange(WIDTH)).to(dtype)
+        self.worker._cache = (slots * 10 + torch.arange(WIDTH)).to(device, dtype)
 
     def add(self, name, positions):
         request = SimpleNamespace(
@@ -71,9 +71,14 @@ class Engine:
         return not (end._live or end._wanted or end._arrived or end._unfilled)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return request.param
+
+
 @pytest.fixture
-def engine():
-    return Engine()
+def engine(device):
+    return Engine(device=device)
 
 
 def expected(name, positions, dtype=torch.float32):
@@ -153,8 +158,8 @@ def test_a_request_without_positions_gets_no_rows(engine):
     assert result == {}
 
 
-def test_bfloat16_rows_keep_every_bit():
-    engine = Engine(torch.bfloat16)
+def test_bfloat16_rows_keep_every_bit(device):
+    engine = Engine(torch.bfloat16, device)
     request = engine.add("b", [0, 7])
     (result,) = engine.step({"b": (0, 8)}, finishing=[request])
     assert result[DTYPE_KEY] == "bfloat16"
@@ -166,3 +171,20 @@ def test_ranks_without_rows_do_not_hide_those_of_rank_zero():
     full.fill({"a": [31]}, torch.ones(1, WIDTH), None)
     assert list(empty.aggregate(full).by_request()) == ["a"]
     assert list(full.aggregate(empty).by_request()) == ["a"]
+
+
+@pytest.mark.gpu
+def test_rows_are_gathered_before_a_later_step_overwrites_their_blocks():
+    engine = Engine(device="cuda")
+    request = engine.add("a", [3, 9])
+    cache = engine.worker._cache
+    torch.cuda._sleep(100_000_000)  # the gather waits on the device behind this
+    wait_for_save = engine.worker.wait_for_save
+
+    def save_and_go_on():
+        wait_for_save()
+        cache.fill_(-1)  # the next step, on the same stream
+
+    engine.worker.wait_for_save = save_and_go_on
+    (result,) = engine.step({"a": (0, 10)}, finishing=[request])
+    torch.testing.assert_close(rows(result), expected("a", [3, 9]))
