@@ -1,6 +1,7 @@
 """Checks of what the caller asks, before anything is sent."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -61,12 +62,25 @@ def check_prompt(prompt: str) -> str:
         way_out = "decode it first" if isinstance(prompt, bytes) else "several go to segment_many"
         raise InvalidArgument(f"prompt: expected one str, got {type(prompt).__name__}; {way_out}")
     if not prompt.strip():
-        raise InvalidArgument("prompt: it is empty; ask something, as in 'the left kidney'")
+        raise InvalidArgument("prompt: it is empty; ask something, as in 'the thalamus'")
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"prompt: it cannot be written as UTF-8: {error}") from error
     return prompt
+
+
+def check_prompts(prompts: Iterable[str]) -> list[str]:
+    """Return several prompts if each is text.
+
+    Raises:
+        InvalidArgument: as `check_prompt`, and for one str, which would be asked letter by letter.
+    """
+    if isinstance(prompts, str):
+        raise InvalidArgument(
+            "prompts: expected a list of questions, got one str; use segment, or [prompt]"
+        )
+    return [check_prompt(prompt) for prompt in prompts]
 
 
 def _pixels_of_object(image: Any) -> NDArray[Any]:

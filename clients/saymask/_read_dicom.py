@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from saymask.errors import InvalidArgument, MissingExtra, SaymaskError
 from saymask.readers import check_index
 from saymask.source_image import Geometry, SourceImage
-from saymask.windowing import percentile_range, window_to_uint8
+from saymask.windowing import range_to_show, window_to_uint8
 
 
 def read_dicom(
@@ -30,7 +30,7 @@ def read_dicom(
         import pydicom
     except ImportError as error:
         raise MissingExtra(
-            f"reading {path.name} needs pydicom: pip install 'saymask[dicom]'"
+            f"reading {path.name} needs pydicom: pip install 'pydicom>=3.0'"
         ) from error
     try:
         ds = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
@@ -133,8 +133,9 @@ def _grey(
         shown = apply_window(values, center, width, function)
         intensity = f"window center {center:g}, width {width:g}"
     else:
-        low, high = percentile_range(values[stored != ds.get("PixelPaddingValue", np.nan)])
-        shown, intensity = window_to_uint8(values, low, high), f"{low:g}..{high:g}"
+        picture = values[stored != ds.get("PixelPaddingValue", np.nan)]
+        low, high, intensity = range_to_show(picture, None)
+        shown = window_to_uint8(values, low, high)
     if ds.PhotometricInterpretation == "MONOCHROME1":
         shown, intensity = np.invert(shown), f"{intensity}, inverted"
     return shown[:, :, np.newaxis], f"{intensity} -> 0..255"

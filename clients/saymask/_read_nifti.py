@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saymask.errors import InvalidArgument, MissingExtra
 from saymask.readers import PLANES, check_index
 from saymask.source_image import MM_PER_UNIT, Geometry, SourceImage
-from saymask.windowing import percentile_range, window_to_uint8
+from saymask.windowing import range_to_show, window_to_uint8
 
 # Per plane: RAS axis of the normal, then RAS axis and sign of "down" and of "right" in the picture.
 _DISPLAY = {
@@ -43,7 +43,7 @@ def read_nifti(
     if plane not in PLANES:
         raise InvalidArgument(f"plane: expected one of {', '.join(PLANES)}, got {plane!r}")
     volume, affine_ras, unit = _read_volume(path, content, frame_number)
-    low, high = window or percentile_range(volume)
+    low, high, shown = range_to_show(volume, window)
     mapping, axis = _slice_mapping(affine_ras, volume.shape, plane, slice_index, path.name)
     count, index = volume.shape[axis], int(mapping[axis, 2])
     i_count, j_count, k_count = volume.shape
@@ -60,7 +60,7 @@ def read_nifti(
         kind="nifti",
         part=f"{plane}{index}{frame}",
         description=f"{plane} slice {index} (0 to {count - 1})",
-        intensity=f"{low:g}..{high:g} -> 0..255",
+        intensity=f"{shown} -> 0..255",
         geometry=geometry,
         spacing_mm=(float(np.linalg.norm(down)), float(np.linalg.norm(right))),
     )
@@ -77,7 +77,7 @@ def _read_volume(
         import nibabel
     except ImportError as error:
         raise MissingExtra(
-            f"reading {path.name} needs nibabel: pip install 'saymask[nifti]'"
+            f"reading {path.name} needs nibabel: pip install 'nibabel>=5.2'"
         ) from error
     try:
         if content[:2] == b"\x1f\x8b":

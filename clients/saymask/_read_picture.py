@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saymask.errors import InvalidArgument
 from saymask.source_image import SourceImage
-from saymask.windowing import percentile_range, window_to_uint8
+from saymask.windowing import range_to_show, window_to_uint8
 
 
 def read_picture(
@@ -25,16 +25,18 @@ def read_picture(
         stored = PIL.Image.open(io.BytesIO(content))
         stored.load()
     except (OSError, PIL.Image.DecompressionBombError, ValueError) as error:
+        # Of an unknown format Pillow says nothing but the name of our buffer.
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
         raise InvalidArgument(
-            f"{path.name}: not an image this client reads (PNG, JPEG, NIfTI .nii/.nii.gz, DICOM): "
-            f"{error}"
+            f"{path.name}: not an image this client reads (PNG, JPEG, NIfTI .nii/.nii.gz, DICOM)"
+            + ("" if unknown else f": {error}")
         ) from error
     picture = PIL.ImageOps.exif_transpose(stored)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         values = np.asarray(picture)
-        low, high = window or percentile_range(values)
+        low, high, shown = range_to_show(values, window)
         pixels = window_to_uint8(values, low, high)[:, :, np.newaxis]
-        return _source(path, digest, pixels, f"{low:g}..{high:g} -> 0..255")
+        return _source(path, digest, pixels, f"{shown} -> 0..255")
     if window is not None:
         raise InvalidArgument(f"{path.name} has 8 bits a channel already; leave the window out")
     return _source(path, digest, _eight_bits(picture), "")

@@ -1,9 +1,11 @@
-"""The asyncio client: the twin of `saymask.Client`, with the same calls and the same answers.
+"""The asyncio client: the twin of `saymask.Client`, with the same answers.
 
-Cancelling a task ends its call here; the server finishes the work it has begun.
+It has the same calls but `submit`: `asyncio.create_task` does that here. Cancelling a task ends its
+call here; the server finishes the work it has begun.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -13,7 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from saymask import _protocol
-from saymask._inputs import ImageLike, check_image, check_prompt
+from saymask._inputs import ImageLike, check_image, check_prompt, check_prompts
 from saymask._retry import Deadline, RetryPolicy
 from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
 from saymask.errors import Cancelled, SaymaskError
@@ -92,10 +94,8 @@ class Client:
 
         The first error is raised, and the other requests are then cancelled.
         """
-        deadline = self._deadline(timeout_s)
+        deadline, prompts = self._deadline(timeout_s), check_prompts(prompts)
         pixels = await asyncio.to_thread(check_image, image)
-        for prompt in prompts:
-            check_prompt(prompt)
         places = asyncio.Semaphore(self._connection.max_in_flight)
 
         async def ask(prompt: str) -> Segmentation:
@@ -242,6 +242,7 @@ class ExplanationStream(AsyncIterator[str]):
         self._retry = retry
         self._attempt = 0
         self._started = False
+        self._closed = asyncio.Event()
         self._rpc: Any = None  # for `__del__`, if there is no start
         self._rpc = self._start()
 
@@ -266,6 +267,7 @@ class ExplanationStream(AsyncIterator[str]):
 
     async def aclose(self) -> None:
         """End the call and the iteration; a task that waits for a piece gets `Cancelled`."""
+        self._closed.set()
         self._let_go()
 
     async def __aenter__(self) -> Self:
@@ -327,7 +329,10 @@ class ExplanationStream(AsyncIterator[str]):
         )
         if delay_s is None:
             raise error
-        await asyncio.sleep(delay_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), delay_s)
+        if self._closed.is_set():
+            raise Cancelled("closed here, while waiting to try again")
         self._attempt += 1
 
 

@@ -9,18 +9,19 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import saymask
 from saymask import writers
-from saymask.client import Client
+from saymask._inputs import check_prompts
+from saymask.client import Client, PendingSegmentation
 from saymask.connection import DEFAULT_URL, Tls
 from saymask.errors import InvalidArgument, SaymaskError
 from saymask.readers import PLANES, read_image
-from saymask.results import ModelInfo, Segmentation, TensorInfo
+from saymask.results import Health, Segmentation, TensorInfo
 from saymask.source_image import SourceImage
 from saymask.square import answer_on_original, pad_to_square
 
@@ -31,6 +32,18 @@ OK, FAILED, USAGE, NOTHING_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
 URL_VARIABLE = "SAYMASK_SERVER_URL"
 """Environment variable that names the server where `--url` does not."""
 
+_IN_A_SHELL = {
+    "timeout_s": "--timeout",
+    "url: expected": "--url: expected",
+    "pass tls=True": "pass --tls",
+    " or pass Client(max_message_bytes=...)": "",
+    ", or raise Client(max_message_bytes=...)": "",
+    "with Client(headers={...})": "in Python, with Client(headers={...}): this command sends none",
+}
+"""What errors call things in Python, and how to say the same on the command line."""
+
+_T = TypeVar("_T")
+
 _EXIT_CODES = """exit codes:
   0  done; segment: something was found for at least one question
   1  the server could not be reached or failed, or a file could not be written
@@ -38,9 +51,9 @@ _EXIT_CODES = """exit codes:
   3  segment ran, and found nothing for any question"""
 
 _SEGMENT_EXAMPLES = f"""examples:
-  saymask segment chest.png "the left lung" -o out/
+  saymask segment slice.png "the thalamus" -o out/
   saymask segment brain.nii.gz "which part relays signals to the cortex?" --plane coronal --explain
-  saymask segment ct.dcm -p "liver" -p "any stone in the gallbladder?" --mask nifti --json
+  saymask segment head.dcm -p "the cerebellum" -p "what stores memories?" --mask nifti --json
 
 {_EXIT_CODES}"""
 
@@ -73,7 +86,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _segment(options: argparse.Namespace) -> int:
     prompts = [*([] if options.prompt is None else [options.prompt]), *options.more_prompts]
     if not prompts:
-        raise InvalidArgument('no question: saymask segment IMAGE "the left kidney"')
+        raise InvalidArgument('no question: saymask segment IMAGE "the thalamus"')
+    check_prompts(prompts)
+    talk = not (options.json or options.quiet)
+    with _client(options) as client:  # refuses wrong options; the first question connects
+        source = _read(options)
+        options.output.mkdir(parents=True, exist_ok=True)
+        if talk:
+            print(_introduction(source), flush=True)
+        answers = _ask(client, source, prompts, options, talk)
+        health = _told(client.health)
+        reports = _write(client, source, answers, health, options)
+    if options.json:
+        print(json.dumps({"schema": writers.REPORT_SCHEMA, "results": reports}, indent=2))
+    elif talk:
+        if options.square:
+            _warn_if_padded(source)
+        for answer, report in zip(answers, reports, strict=True):
+            print(_outcome(answer, report, options.output))
+        if health is not None and health.note:
+            print(f"\n{health.note}")
+    return OK if any(answer.found for answer in answers) else NOTHING_FOUND
+
+
+def _read(options: argparse.Namespace) -> SourceImage:
     source = read_image(
         options.image,
         plane=options.plane,
@@ -86,21 +122,7 @@ def _segment(options: argparse.Namespace) -> int:
             f"--mask nifti: {source.path.name} does not say where its pixels lie in the patient; "
             "use --mask png"
         )
-    options.output.mkdir(parents=True, exist_ok=True)
-    talk = not (options.json or options.quiet)
-    if talk:
-        print(_introduction(source))
-    with _client(options) as client:
-        answers = _ask(client, source, prompts, options, talk)
-        reports = _write(client, source, answers, options)
-    if options.json:
-        print(json.dumps({"schema": writers.REPORT_SCHEMA, "results": reports}, indent=2))
-    elif talk:
-        if options.square:
-            _warn_if_padded(source)
-        for answer, report in zip(answers, reports, strict=True):
-            print(_outcome(answer, report, source, options.output))
-    return OK if any(answer.found for answer in answers) else NOTHING_FOUND
+    return source
 
 
 def _ask(
@@ -115,8 +137,8 @@ def _ask(
     pending = [client.submit(asked, prompt) for prompt in prompts]
     try:
         explanations = [
-            _explanation(client, asked, prompt, talk) if options.explain else None
-            for prompt in prompts
+            _explanation(client, asked, prompt, mask, talk) if options.explain else None
+            for prompt, mask in zip(prompts, pending, strict=True)
         ]
         answers = [one.result() for one in pending]
     finally:
@@ -129,30 +151,47 @@ def _ask(
     ]
 
 
-def _explanation(client: Client, asked: Any, prompt: str, talk: bool) -> str:
-    """Return the explanation, after printing it piece by piece as it comes."""
+def _explanation(
+    client: Client, asked: Any, prompt: str, mask: PendingSegmentation, talk: bool
+) -> str | None:
+    """Return the explanation, printed piece by piece as it comes; None if it alone fails."""
     if talk:
         print(f"\nexplanation of “{prompt}”\n  ", end="", flush=True)
     pieces = []
-    with client.explain(asked, prompt) as stream:
-        for piece in stream:
-            pieces.append(piece)
-            if talk:
-                print(piece.replace("\n", "\n  "), end="", flush=True)
+    failure = None
+    try:
+        with client.explain(asked, prompt) as stream:
+            for piece in stream:
+                pieces.append(piece)
+                if talk:
+                    print(piece.replace("\n", "\n  "), end="", flush=True)
+    except SaymaskError as error:
+        failure = error
     if talk:
-        print()
-    return "".join(pieces)
+        print(flush=True)
+    if failure is None:
+        return "".join(pieces)
+    mask.result()  # where that fails too, its error is the one to tell
+    print(f"no explanation: {_one_line(failure)}", file=sys.stderr, flush=True)
+    return None
 
 
 def _write(
-    client: Client, source: SourceImage, answers: list[Segmentation], options: argparse.Namespace
+    client: Client,
+    source: SourceImage,
+    answers: list[Segmentation],
+    health: Health | None,
+    options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Write the files of all answers and return their reports."""
-    models = _models_for_report(client)
+    models = _told(client.models) or []
+    server, note = (health.server, health.note) if health is not None else (None, "")
     reports: list[dict[str, Any]] = []
     taken: set[str] = set()
     for answer in answers:
         name = _free_name(f"{source.case}_{writers.prompt_slug(answer.prompt)}", taken)
+        if _is_of_another_image(options.output / f"{name}.json", source):
+            name = f"{name}_{source.sha256[:8]}"
         files = {
             "mask": f"{name}_mask.png" if options.mask == "png" else f"{name}.nii.gz",
             "overlay": f"{name}_overlay.png",
@@ -162,19 +201,19 @@ def _write(
             writers.write_mask_png(options.output / files["mask"], answer)
         else:
             writers.write_mask_nifti(options.output / files["mask"], answer, source)
-        writers.write_overlay(options.output / files["overlay"], answer, source)
-        report = writers.report(answer, source, models=models, files=files)
+        writers.write_overlay(options.output / files["overlay"], answer, source, note)
+        report = writers.report(answer, source, server=server, models=models, files=files)
         writers.write_json(options.output / files["report"], report)
         reports.append(report)
     return reports
 
 
-def _models_for_report(client: Client) -> list[ModelInfo]:
-    """Return the server's models; none where it does not tell, which is no reason to fail now."""
+def _told(question: Callable[..., _T]) -> _T | None:
+    """Return what the server says of itself; None where it does not, no reason to fail now."""
     try:
-        return client.models(timeout_s=10)
+        return question(timeout_s=10)
     except SaymaskError:
-        return []
+        return None
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -185,6 +224,17 @@ def _free_name(name: str, taken: set[str]) -> str:
         free = f"{name}_{number}"
     taken.add(free)
     return free
+
+
+def _is_of_another_image(report: Path, source: SourceImage) -> bool:
+    """Return whether the name is taken: two patients may have a file `IM1` each."""
+    try:
+        written = json.loads(report.read_text(encoding="utf-8"))["source"]["sha256"]
+    except FileNotFoundError:
+        return False
+    except (ValueError, LookupError, TypeError):  # no report of ours, so not ours to replace
+        return True
+    return bool(written != source.sha256)
 
 
 def _introduction(source: SourceImage) -> str:
@@ -205,20 +255,20 @@ def _warn_if_padded(source: SourceImage) -> None:
         print(f"(asked about a square of {side} x {side} px with black borders)")
 
 
-def _outcome(
-    answer: Segmentation, report: dict[str, Any], source: SourceImage, output: Path
-) -> str:
+def _outcome(answer: Segmentation, report: dict[str, Any], output: Path) -> str:
     lines = [f"\n“{answer.prompt}”"]
     if answer.found:
         area = f"{report['area_px']:,} px"
         if report["area_mm2"] is not None:
             area += f", {report['area_mm2']:,.1f} mm²"
         share = answer.mask.mean()
+        percent = f"{share:.1%}" if share >= 0.001 else "<0.1%"
         x0, y0, x1, y1 = (round(float(edge)) for edge in answer.box_xyxy)
         lines += [
-            f"  found    {area} ({share:.1%} of the picture)",
+            f"  found    {area} ({percent} of the picture)",
             f"  box      x {x0} to {x1}, y {y0} to {y1}, counted from the top left corner",
-            f"  score    {answer.score:.2f} (0 to 1: how sure the model is of the mask's pixels)",
+            f"  score    {answer.score:.2f} (mean probability of the mask's pixels, 0.5 to 1; "
+            "not whether it is the right structure)",
         ]
     else:
         lines.append("  nothing found: the model marked no pixel for this question")
@@ -255,6 +305,8 @@ def _health(options: argparse.Namespace) -> int:
         print(f"{options.url}: {health.server}, {'ready' if health.ready else 'not ready yet'}")
         for name, ready in health.pipelines.items():
             print(f"  {name:<16} {'ready' if ready else 'not served'}")
+        if health.note:
+            print(health.note)
     return OK if health.can_segment else FAILED
 
 
@@ -266,6 +318,8 @@ def _client(options: argparse.Namespace) -> Client:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, SaymaskError):
         text = str(error)
+        for python, shell in _IN_A_SHELL.items():
+            text = text.replace(python, shell)
     elif isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
     else:
@@ -273,16 +327,16 @@ def _one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common_options(**settings: Any) -> argparse.ArgumentParser:
+    """Return the options of all commands, without defaults of their own."""
+    common = argparse.ArgumentParser(add_help=False, **settings)
     common.add_argument(
         "--url",
-        default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
         metavar="HOST:PORT",
         help=f"the server's gRPC address (default: ${URL_VARIABLE}, or {DEFAULT_URL})",
     )
     common.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds an answer may take (60)"
+        "--timeout", type=float, metavar="S", help="seconds an answer may take (60)"
     )
     common.add_argument("--tls", action="store_true", help="encrypt the connection")
     common.add_argument(
@@ -290,15 +344,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--json", action="store_true", help="print JSON, for machines")
     common.add_argument("--debug", action="store_true", help="show a traceback on errors")
+    return common
 
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="saymask",
+        parents=[_common_options()],
         description="Ask in plain words about a medical image; get the mask.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"saymask {saymask.__version__}")
+    parser.set_defaults(url=os.environ.get(URL_VARIABLE) or DEFAULT_URL, timeout=60.0)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    # They stand before the command or after it; what is not given there must not undo it.
+    common = _common_options(argument_default=argparse.SUPPRESS)
     _add_segment(commands, common)
     models = commands.add_parser("models", parents=[common], help="list what the server has loaded")
     models.set_defaults(run=_models)
@@ -338,7 +399,9 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for the files (saymask_out)",
     )
-    segment.add_argument("--explain", action="store_true", help="also print why, as it is written")
+    segment.add_argument(
+        "--explain", action="store_true", help="also print an explanation, as it is written"
+    )
     segment.add_argument(
         "--mask",
         choices=("png", "nifti"),

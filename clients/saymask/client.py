@@ -22,7 +22,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from saymask import _protocol
-from saymask._inputs import ImageLike, check_image, check_prompt
+from saymask._inputs import ImageLike, check_image, check_prompt, check_prompts
 from saymask._retry import Deadline, RetryPolicy
 from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
 from saymask.errors import Cancelled, DeadlineExceeded, SaymaskError
@@ -117,11 +117,11 @@ class Client:
             One answer per prompt, in their order.
 
         Raises:
+            InvalidArgument: as `segment` raises, and if `prompts` is one str.
             SaymaskError: as soon as one fails; the other requests are then cancelled.
         """
+        prompts = check_prompts(prompts)
         pixels = check_image(image)
-        for prompt in prompts:
-            check_prompt(prompt)
         pending = [
             self.submit(pixels, prompt, explain=explain, timeout_s=timeout_s) for prompt in prompts
         ]
@@ -151,9 +151,13 @@ class Client:
             _Cancellation(),
         )
         check_prompt(prompt)
-        future = self._workers.submit(
-            self._segment, pixels, prompt, explain, deadline, cancellation
-        )
+        try:
+            future = self._workers.submit(
+                self._segment, pixels, prompt, explain, deadline, cancellation
+            )
+        except RuntimeError:  # what the executor raises when it has been shut down meanwhile
+            self._connection.check_open()
+            raise
         return PendingSegmentation(future, cancellation)
 
     def explain(
@@ -387,11 +391,11 @@ class ExplanationStream(Iterator[str]):
             except StopIteration:
                 self._rpc = None
             except SaymaskError as error:
-                self.close()
+                self._let_go()
                 self._wait_for_retry(error)
                 self._rpc = self._start()
             except BaseException:
-                self.close()
+                self._let_go()
                 raise
             else:
                 if text:
@@ -401,9 +405,8 @@ class ExplanationStream(Iterator[str]):
 
     def close(self) -> None:
         """End the call and the iteration; a thread that waits for a piece gets `Cancelled`."""
-        rpc, self._rpc = self._rpc, None
-        if rpc is not None:
-            rpc.cancel()
+        self._let_go()
+        self._cancellation.cancel()  # and a thread that waits for the next attempt
 
     def __enter__(self) -> Self:
         return self
@@ -415,6 +418,11 @@ class ExplanationStream(Iterator[str]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _let_go(self) -> None:
+        rpc, self._rpc = self._rpc, None
+        if rpc is not None:
+            rpc.cancel()
 
     def _read(self, rpc: Any) -> str:
         """Return the next piece, maybe ""; `StopIteration` at the end."""

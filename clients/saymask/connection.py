@@ -54,16 +54,17 @@ def check_url(url: str) -> str:
     """Return `host:port` of `url`; "grpc://" in front of it is accepted.
 
     Raises:
-        InvalidArgument: if it is an HTTP address or has no port.
+        InvalidArgument: if it is an HTTP address or has no port that exists.
     """
     address = url.removeprefix("grpc://").rstrip("/")
     if "://" in address:
         raise InvalidArgument(
-            f"url: expected host:port of Triton's gRPC endpoint, got {url!r}; "
-            "that is port 8001 where HTTP is 8000, as in 'localhost:8001' (for TLS pass tls=True)"
+            f"url: expected host:port of Triton's gRPC endpoint, as in 'localhost:8001', got "
+            f"{url!r}; HTTP is another endpoint, on port 8000 where gRPC is on 8001 (for TLS pass "
+            "tls=True)"
         )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > 65535:  # gRPC takes it modulo 65536
         raise InvalidArgument(f"url: expected host:port, as in 'localhost:8001', got {url!r}")
     return address
 

@@ -103,7 +103,7 @@ class ServerError(SaymaskError):
 
 
 class MissingExtra(SaymaskError, ImportError):
-    """A file format needs a package that is not installed; the message names the extra."""
+    """A file format needs a package that is not installed; the message names it."""
 
 
 _KIND_OF_STATUS: dict[str, type[SaymaskError]] = {
@@ -124,8 +124,11 @@ _TAGGED = re.compile(
     rf"(?P<status>{'|'.join([*_KIND_OF_STATUS, 'INTERNAL', 'UNIMPLEMENTED', 'ALREADY_EXISTS'])}): "
 )
 
-# Triton's own texts, which carry no status.
+_STOPPING = "has no available versions"  # of a model that the server has, while it starts or stops
+
+# Triton's own texts, which carry no status; the first that fits counts.
 _STATUS_OF_TEXT = {
+    _STOPPING: "UNAVAILABLE",
     "Request for unknown model": "NOT_FOUND",
     "Exceeds maximum queue size": "UNAVAILABLE",
     "Request timeout expired": "UNAVAILABLE",
@@ -160,10 +163,15 @@ def error_of_status(
     # Triton answers a call to a restricted protocol with UNAVAILABLE; retrying cannot help.
     if status == "UNAVAILABLE" and "protocol is restricted" in details:
         status = "PERMISSION_DENIED"
+    if status == "NOT_FOUND" and _STOPPING in details:
+        status = "UNAVAILABLE"
     kind = _KIND_OF_STATUS.get(status, ServerError)
     message = _TAGGED.sub("", details).strip() or f"the server gave no reason ({status})"
     if message.startswith("failed to connect to all addresses"):
-        message = f"no server answers at {url} ({message.rpartition(': ')[2]})"
+        message = _why_not_connected(message, url)
+    elif "errors resolving" in message or message.startswith("DNS resolution failed"):
+        reason = message.rpartition(": ")[2].rstrip("]")
+        message = f"the host name {url.rpartition(':')[0]} is not known ({reason})"
     elif message == "Deadline Exceeded":  # gRPC's own words, on this side
         message = f"no answer from {url} within timeout_s"
     elif kind is Unavailable:
@@ -171,3 +179,13 @@ def error_of_status(
     elif kind is ServerError:
         message = f"{message} (status {status}, request id {request_id})"
     return kind(message, code=status, request_id=request_id)
+
+
+def _why_not_connected(details: str, url: str) -> str:
+    """Return in one sentence what gRPC says at length."""
+    if "handshake failed" in details.lower() or "Hostname Verification Check failed" in details:
+        return (
+            f"a server answers at {url}, but not with TLS, or not with a certificate this client "
+            "trusts"
+        )
+    return f"no server answers at {url} ({details.rpartition(': ')[2]})"

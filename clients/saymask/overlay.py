@@ -37,12 +37,15 @@ _WIDER_FONTS = (
 _Font: TypeAlias = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
 
 
-def draw_overlay(source: SourceImage, segmentation: Segmentation) -> PIL.Image.Image:
+def draw_overlay(
+    source: SourceImage, segmentation: Segmentation, note: str = ""
+) -> PIL.Image.Image:
     """Return the picture with the answer drawn on it and said under it.
 
     Args:
         source: the picture that was asked about.
         segmentation: the answer, on the picture's pixel grid.
+        note: a further line under the picture, as `Health.note`.
 
     Returns:
         An RGB picture. Small pictures are enlarged, and pixels that are not square are shown in
@@ -53,12 +56,12 @@ def draw_overlay(source: SourceImage, segmentation: Segmentation) -> PIL.Image.I
     size = (max(1, round(width * scale_x)), max(1, round(height * scale_y)))
     picture = _picture(source).resize(size, PIL.Image.Resampling.BICUBIC)
     if segmentation.found:
-        _draw_mask(picture, segmentation)
         left, top, right, bottom = segmentation.box_xyxy
         _draw_box(picture, (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y))
+        _draw_mask(picture, segmentation)  # over the box, whose line would hide a small mask
     if source.geometry is not None:
         _draw_sides(picture, source.geometry.edge_letters())
-    return _with_caption(picture, source, segmentation)
+    return _with_caption(picture, source, segmentation, note)
 
 
 def _scales(source: SourceImage) -> tuple[float, float]:
@@ -127,15 +130,18 @@ def _draw_sides(picture: PIL.Image.Image, letters: tuple[str, str, str, str]) ->
 
 
 def _with_caption(
-    picture: PIL.Image.Image, source: SourceImage, segmentation: Segmentation
+    picture: PIL.Image.Image, source: SourceImage, segmentation: Segmentation, note: str
 ) -> PIL.Image.Image:
     width = max(picture.width, _SHORTER_SIDE_PX)
-    question_font, detail_font = _font(26, segmentation.prompt), _font(18)
+    question_font, detail_font = _font(26, segmentation.prompt), _font(18, "²")
+    square_mm = "mm²" if _has_all(detail_font, "²") else "mm2"
     room = width - 2 * _MARGIN_PX
     question = _wrapped(f"“{segmentation.prompt}”", question_font, room)
     if len(question) > _QUESTION_LINES:
         question = [*question[: _QUESTION_LINES - 1], question[_QUESTION_LINES - 1] + " …"]
-    details = _wrapped(_details(source, segmentation), detail_font, room)
+    details = _wrapped(_details(source, segmentation, square_mm), detail_font, room)
+    if note:
+        details += _wrapped(note, detail_font, room)
     height = 2 * _MARGIN_PX + 34 * len(question) + 8 + 25 * (len(details) + segmentation.found)
     canvas = PIL.Image.new("RGB", (width, picture.height + height), _CAPTION_BACKGROUND)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
@@ -153,12 +159,12 @@ def _with_caption(
     return canvas
 
 
-def _details(source: SourceImage, segmentation: Segmentation) -> str:
+def _details(source: SourceImage, segmentation: Segmentation, square_mm: str) -> str:
     if segmentation.found:
         pixels = int(segmentation.mask.sum())
         area = f"{pixels:,} px"
         if source.pixel_area_mm2 is not None:
-            area += f" = {pixels * source.pixel_area_mm2:,.0f} mm2"
+            area += f" = {pixels * source.pixel_area_mm2:,.0f} {square_mm}"
         found = f"score {segmentation.score:.2f} of 1   ·   {area}"
     else:
         found = "nothing found"  # the predicted box means nothing then, and is not drawn

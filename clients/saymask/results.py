@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Health", "ModelInfo", "Segmentation", "TensorInfo", "box_from_mask"]
 
+_DEMO_SERVER = "saymask-demo"  # how the launcher names a server of demo weights
+_DEMO_NOTE = "demo weights: sixteen brain structures of T1 MRI, not for clinical use"
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -15,13 +18,14 @@ class Segmentation:
 
     prompt: str
     """The question as it was asked."""
-    mask: NDArray[np.bool_] = field(repr=False)
+    mask: NDArray[np.bool_]
     """(H, W) bool on the pixel grid of the image that was sent; true is foreground. Read-only."""
     box_xyxy: NDArray[np.float32]
     """(4,) float32 (x0, y0, x1, y1) in pixels, half-open, as the model predicted it: on its own,
     not from the mask, and not clamped to the image. Read-only."""
     score: float
-    """Mean foreground probability inside the mask, in [0, 1]; 0 when the mask is empty."""
+    """Mean foreground probability of the mask's pixels, each above 0.5; 0 when the mask is empty.
+    It does not say whether the mask is the structure that was asked for."""
     label: str | None = None
     """Name the pipeline gave the target; None for `medisee`, which gives none."""
     explanation: str | None = None
@@ -40,6 +44,21 @@ class Segmentation:
     def found(self) -> bool:
         """Whether the mask holds any pixel."""
         return bool(self.mask.any())
+
+    def __repr__(self) -> str:
+        parts = {
+            "prompt": repr(self.prompt),
+            "found": self.found,
+            "mask": f"<{' x '.join(map(str, self.mask.shape))}, {int(self.mask.sum())} px>",
+            "box_xyxy": [round(float(edge), 1) for edge in self.box_xyxy],
+            "score": round(self.score, 3),
+            "label": repr(self.label),
+            "explanation": repr(self.explanation),
+            "timings_ms": {name: round(ms, 1) for name, ms in self.timings_ms.items()},
+            "model": f"{self.model_name} {self.model_version}",
+            "request_id": repr(self.request_id),
+        }
+        return f"Segmentation({', '.join(f'{name}={part}' for name, part in parts.items())})"
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,11 @@ class Health:
     def can_segment(self) -> bool:
         """Whether `Client.segment` will be served."""
         return self.live and self.pipelines.get("medisee", False)
+
+    @property
+    def note(self) -> str:
+        """What to know of all answers of this server; empty where it says nothing."""
+        return _DEMO_NOTE if self.server.startswith(_DEMO_SERVER) else ""
 
 
 def box_from_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:

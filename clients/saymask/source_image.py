@@ -69,7 +69,8 @@ class SourceImage:
     description: str = ""
     """The same for people, as `axial slice 42 (0 to 90)`."""
     intensity: str = ""
-    """How values became 8 bits, as `-160..240 -> 0..255`; empty where the file has 8 bits."""
+    """How values became 8 bits, as `-160..240 -> 0..255`, and where they are
+    from where nobody chose them; empty where the file has 8 bits."""
     geometry: Geometry | None = None
     """Place in the volume and the patient; None where the file does not say."""
     spacing_mm: tuple[float, float] | None = None

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["percentile_range", "window_to_uint8"]
+__all__ = ["range_to_show", "window_to_uint8"]
 
 
 def window_to_uint8(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -28,19 +28,27 @@ def window_to_uint8(values: NDArray[Any], low: float, high: float) -> NDArray[np
     return np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0)).astype(np.uint8)
 
 
-def percentile_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Return a range to show when a file names none: percentiles 0.5 and 99.5.
+def range_to_show(
+    values: NDArray[Any], window: tuple[float, float] | None
+) -> tuple[float, float, str]:
+    """Return the window, or where there is none the range between percentiles 0.5 and 99.5.
 
     Args:
         values: any shape; only finite values count.
+        window: (low, high) with low < high; None chooses by the values.
 
     Returns:
-        (low, high) with low < high, also for constant values.
+        (low, high, text) with low < high, also for constant values; the text says where it is from.
     """
+    if window is not None:
+        return *window, f"{window[0]:g}..{window[1]:g}"
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        return 0.0, 1.0
+        return 0.0, 1.0, "no finite value"
     low, high = (float(value) for value in np.percentile(finite, (0.5, 99.5)))
+    source = "percentiles 0.5 and 99.5"
     if low == high:  # nearly everything has one value: show whatever else there is
-        low, high = float(finite.min()), float(finite.max())
-    return (low, high) if low < high else (low, low + 1.0)
+        low, high, source = float(finite.min()), float(finite.max()), "lowest and highest"
+    if low == high:
+        return low, low + 1.0, f"all {low:g}"
+    return low, high, f"{low:g}..{high:g} ({source})"

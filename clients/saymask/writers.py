@@ -79,7 +79,7 @@ def write_mask_nifti(path: Path, segmentation: Segmentation, source: SourceImage
     try:
         import nibabel
     except ImportError as error:
-        raise MissingExtra("writing NIfTI needs nibabel: pip install 'saymask[nifti]'") from error
+        raise MissingExtra("writing NIfTI needs nibabel: pip install 'nibabel>=5.2'") from error
     volume = np.zeros(geometry.shape, np.uint8)
     volume[tuple(geometry.voxels_of(*np.nonzero(segmentation.mask)))] = 1
     # The source's own numbers: many tools lay a mask over its volume without looking at units.
@@ -90,15 +90,18 @@ def write_mask_nifti(path: Path, segmentation: Segmentation, source: SourceImage
     nibabel.save(image, path)
 
 
-def write_overlay(path: Path, segmentation: Segmentation, source: SourceImage) -> None:
-    """Write the picture with the answer drawn on it as PNG."""
-    draw_overlay(source, segmentation).save(path, format="PNG")
+def write_overlay(
+    path: Path, segmentation: Segmentation, source: SourceImage, note: str = ""
+) -> None:
+    """Write the picture with the answer drawn on it, and the note under it, as PNG."""
+    draw_overlay(source, segmentation, note).save(path, format="PNG")
 
 
 def report(
     segmentation: Segmentation,
     source: SourceImage,
     *,
+    server: str | None = None,
     models: Iterable[ModelInfo] = (),
     files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def report(
     Args:
         segmentation: the answer, on the picture's pixel grid.
         source: the picture that was asked about.
+        server: name and version of the server, as `Health.server`; None where unknown.
         models: models of the server, of which names and versions are kept.
         files: names of the files written, by what they hold.
     """
@@ -136,6 +140,7 @@ def report(
             "spacing_mm": None if source.spacing_mm is None else _rounded(source.spacing_mm),
             "intensity": source.intensity or None,
         },
+        "server": server,
         "models": [{"name": name, "version": version} for name, version in sorted(names)],
         "request_id": segmentation.request_id,
         "timings_ms": {name: round(ms, 3) for name, ms in segmentation.timings_ms.items()},

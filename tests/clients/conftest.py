@@ -11,9 +11,15 @@ FIXTURE_MODELS = Path(__file__).parent / "fixture_models"
 
 
 @pytest.fixture(scope="session")
-def server_url():
-    with launch(repositories=[FIXTURE_MODELS]) as server:
-        yield server.grpc_url
+def server():
+    # Named as a server of the demo's weights, of which clients tell.
+    with launch(repositories=[FIXTURE_MODELS], extra_options=["--id=saymask-demo"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server_url(server):
+    return server.grpc_url
 
 
 @pytest.fixture(scope="session")

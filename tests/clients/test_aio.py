@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 import saymask
 import saymask.readers
+from saymask._retry import RetryPolicy
 
 pytestmark = pytest.mark.server
 
@@ -197,6 +198,8 @@ def test_wrong_input_is_refused_before_anything_is_sent():
     async def ask(client):
         with pytest.raises(saymask.InvalidArgument):
             await client.segment(np.zeros((4, 4)), "liver")
+        with pytest.raises(saymask.InvalidArgument, match="got one str"):
+            await client.segment_many(IMAGE, "thalamus")
         with pytest.raises(saymask.InvalidArgument):
             client.explain(IMAGE, "")
 
@@ -239,3 +242,17 @@ def test_a_retry_that_is_due_after_the_client_was_closed_says_so():
                 await task
 
     run("127.0.0.1:1", ask, retries=1000)
+
+
+def test_a_stream_closed_while_it_waits_for_its_next_attempt_is_not_asked_again(server_url):
+    async def ask(client):
+        client._retry = RetryPolicy(retries=1, first_delay_s=5)
+        stream = client.explain(IMAGE, "unavailable 9 aiowait")
+        reading = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.5)
+        await stream.aclose()
+        with pytest.raises(saymask.Cancelled):
+            await asyncio.wait_for(reading, 1)
+        return [piece async for piece in client.explain(IMAGE, "seen aiowait")]
+
+    assert run(server_url, ask)[0] == "1 "

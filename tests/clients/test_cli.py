@@ -56,8 +56,50 @@ def test_a_question_gives_mask_overlay_and_report_and_says_so(picture, tmp_path)
     assert {path.name for path in out.iterdir()} == names
     mask = np.asarray(PIL.Image.open(out / "scan_bright_spot_mask.png"))
     np.testing.assert_array_equal(mask > 0, np.asarray(PIL.Image.open(picture)) > 127)
-    for text in ("“bright spot”", "found    60 px", "score    0.75", *names):
+    said = ("“bright spot”", "found    60 px", "score    0.75 (mean probability of", *names)
+    for text in (*said, "demo weights: sixteen brain structures of T1 MRI, not for clinical use"):
         assert text in run.stdout
+    report = json.loads((out / "scan_bright_spot.json").read_text())
+    assert report["server"].startswith("saymask-demo ")
+
+
+def test_another_image_of_the_same_name_has_files_of_its_own(tmp_path):
+    for patient, value in (("p1", 200), ("p2", 210)):
+        (tmp_path / patient).mkdir()
+        PIL.Image.new("L", (8, 8), value).save(tmp_path / patient / "IM1.png")
+    out = tmp_path / "out"
+    for patient in ("p1", "p2", "p2", "p1"):
+        assert main(["segment", f"{patient}/IM1.png", "bright", "-o", "out", "-q"]) == 0
+    reports = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
+    second = reports.pop(f"IM1_bright_{saymask.read_image('p2/IM1.png').sha256[:8]}")
+    first = reports.pop("IM1_bright")
+    assert reports == {}
+    assert first["source"]["sha256"] == saymask.read_image("p1/IM1.png").sha256
+    assert all((out / name).is_file() for name in second["files"].values())
+    assert len(list(out.iterdir())) == 6
+
+
+def test_an_explanation_that_fails_alone_leaves_the_mask(picture, tmp_path):
+    run = shell("segment", picture, "break 2", "-o", "out", "--explain")
+    assert run.returncode == 0
+    assert run.stdout.count("found    60 px") == 1
+    assert run.stderr.startswith("no explanation: ")
+    assert run.stderr.count("\n") == 1
+    (report,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(report.read_text())["explanation"] is None
+
+
+def test_an_explanation_that_fails_with_its_mask_is_one_line(picture, capsys):
+    assert main(["segment", str(picture), "fail INTERNAL", "--explain", "-q"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_mask_of_a_few_pixels_is_not_zero_percent(tmp_path, capsys):
+    pixels = np.zeros((100, 100), np.uint8)
+    pixels[5, 5] = 255
+    PIL.Image.fromarray(pixels).save("small.png")
+    assert main(["segment", "small.png", "bright", "-o", "out"]) == 0
+    assert "found    1 px (<0.1% of the picture)" in capsys.readouterr().out
 
 
 def test_several_questions_on_a_volume_are_explained_and_lie_in_its_space(volume, tmp_path):
@@ -109,18 +151,22 @@ def test_one_question_asked_twice_has_files_of_its_own(picture, tmp_path):
         (["segment", "scan.png", "x", "--plane", "axial"], "no NIfTI volume"),
         (["segment", "scan.png", "x", "--mask", "nifti"], "use --mask png"),
         (["segment", "scan.png", "x", "--url", "http://localhost:8000"], "localhost:8001"),
-        (["segment", "scan.png", "x", "--timeout", "0"], "timeout_s"),
+        (["segment", "scan.png", "x", "--timeout", "0"], "error: --timeout: "),
+        (["segment", "nowhere.png", "x", "--url", "localhost"], "error: --url: "),
+        (["segment", "nowhere.png", "x", "--timeout", "-1"], "error: --timeout: "),
+        (["segment", "nowhere.png", "x", "-p", ""], "prompt: it is empty"),
         (["segment", "brain.nii.gz", "x", "--slice", "99"], "has 0..9"),
     ],
 )
 def test_a_wrong_command_is_one_line_on_stderr_and_exit_code_2(
-    picture, volume, capsys, arguments, text
+    picture, volume, tmp_path, capsys, arguments, text
 ):
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("saymask: error: ")
     assert captured.err.count("\n") == 1
     assert text in captured.err
+    assert not (tmp_path / "saymask_out").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +184,7 @@ def test_a_command_line_that_cannot_be_parsed_is_exit_code_2(arguments, capsys):
     [
         ("fail INTERNAL", "its log has the cause"),
         ("fail INVALID_ARG", "asked for INVALID_ARG"),
-        ("sleep 9 cli", "within timeout_s"),
+        ("sleep 9 cli", "within --timeout. Raise --timeout, or"),
     ],
 )
 def test_a_failure_of_the_server_is_one_line_and_exit_code_1(picture, capsys, prompt, text):
@@ -146,6 +192,14 @@ def test_a_failure_of_the_server_is_one_line_and_exit_code_1(picture, capsys, pr
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert text in captured.err
+
+
+def test_progress_and_error_keep_their_order_in_a_pipe(picture):
+    command = [sys.executable, "-m", "saymask.cli", "segment", str(picture), "fail INTERNAL"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    first, second = run.stdout.splitlines()
+    assert first.startswith(b"scan.png")
+    assert second.startswith(b"saymask: error")
 
 
 def test_a_traceback_comes_with_debug_only(picture):
@@ -172,6 +226,13 @@ def test_health_and_models_tell_what_is_served(capsys):
     assert "image UINT8 (any x any x any)" in text
     assert main(["models", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["models"]) == 2
+
+
+def test_options_of_all_commands_may_stand_before_the_command(capsys):
+    assert main(["--json", "health"]) == 0
+    assert json.loads(capsys.readouterr().out)["server"].startswith("saymask-demo ")
+    assert main(["--url", "127.0.0.1:1", "health"]) == 1
+    assert "127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_without_a_server_health_is_exit_code_1(capsys):

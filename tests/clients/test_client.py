@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import saymask
-from saymask._retry import Deadline
+from saymask._retry import Deadline, RetryPolicy
 from saymask.client import PendingSegmentation, _Cancellation
 from tritonclient.grpc import service_pb2
 
@@ -68,6 +69,7 @@ def test_a_mask_box_and_score_come_back_on_the_grid_of_the_image(client):
     assert (answer.prompt, answer.label, answer.explanation) == ("bright", None, None)
     assert (answer.model_name, answer.model_version) == ("medisee", "1")
     assert answer.timings_ms["total"] >= answer.timings_ms["round_trip"] > 0
+    assert "found=True, mask=<30 x 21, 30 px>, box_xyxy=[-1.5, 2.2, 30.0, 40.0]" in repr(answer)
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 64])
@@ -251,6 +253,35 @@ def test_a_stream_closed_by_another_thread_while_it_is_read_ends_in_our_error(
             next(stream)
 
 
+def test_a_stream_closed_while_it_waits_for_its_next_attempt_is_not_asked_again(
+    server_url, monkeypatch
+):
+    with saymask.Client(server_url) as client:
+        monkeypatch.setattr(client, "_retry", RetryPolicy(retries=1, first_delay_s=5))
+        stream = client.explain(IMAGE, "unavailable 9 wait")
+        closing = threading.Timer(0.5, stream.close)
+        closing.start()
+        start = time.monotonic()
+        with pytest.raises(saymask.Cancelled):
+            next(stream)
+        assert time.monotonic() - start < 1.5
+        assert next(client.explain(IMAGE, "seen wait")) == "1 "
+
+
+def test_a_question_submitted_as_the_client_closes_says_so(server_url, monkeypatch):
+    client = saymask.Client(server_url)
+    read = client._deadline
+
+    def closing(timeout_s):
+        deadline = read(timeout_s)
+        client.close()
+        return deadline
+
+    monkeypatch.setattr(client, "_deadline", closing)
+    with pytest.raises(saymask.SaymaskError, match="closed"):
+        client.submit(IMAGE, "bright")
+
+
 def test_an_answer_that_comes_as_the_wait_ends_leaves_our_kind_of_error():
     future = Future()
     future.set_result(None)
@@ -330,7 +361,9 @@ def test_the_server_tells_how_it_is_and_what_it_has(client):
     assert health.ready
     assert health.can_segment
     assert health.pipelines == {"medisee": True, "medisee_explain": True}
-    assert health.server.startswith("triton ")
+    assert health.server.startswith("saymask-demo ")
+    assert "not for clinical use" in health.note
+    assert dataclasses.replace(health, server="saymask-full 2.51.0").note == ""
     models = {model.name: model for model in client.models()}
     assert sorted(models) == ["medisee", "medisee_explain"]
     medisee = models["medisee"]
@@ -351,6 +384,14 @@ def test_where_nothing_listens_the_error_says_so_and_keeps_to_the_deadline():
     ):
         client.health()
     assert time.monotonic() - start < 5
+
+
+def test_tls_against_a_plain_server_says_that_one_answers(server_url):
+    with (
+        saymask.Client(server_url, tls=True, retries=0) as client,
+        pytest.raises(saymask.Unavailable, match=f"a server answers at {server_url}, but not"),
+    ):
+        client.health()
 
 
 def test_a_server_that_starts_while_a_call_retries_is_found(server_url):

@@ -45,6 +45,42 @@ def test_a_server_error_names_the_request_and_an_unreachable_server_its_address(
 
 
 @pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Tls "
+            "handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL "
+            "routines:OPENSSL_internal:WRONG_VERSION_NUMBER: Invalid certificate verification "
+            "context: OK",
+            "a server answers at host:1, but not with TLS, or not with a certificate",
+        ),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Custom "
+            "verification check failed with error: UNAUTHENTICATED: Hostname Verification Check "
+            "failed.",
+            "a server answers at host:1, but not with TLS, or not with a certificate",
+        ),
+        (
+            "errors resolving host:1: [field:hostname lookup error:address lookup failed for "
+            "host:1: Domain name not found]",
+            "the host name host is not known (Domain name not found). Check",
+        ),
+    ],
+)
+def test_grpcs_long_texts_become_one_sentence(details, said):
+    error = errors.error_of_status("UNAVAILABLE", details, url="host:1")
+    assert type(error) is errors.Unavailable
+    assert str(error).startswith(said)
+    assert "(OK)" not in str(error)
+
+
+def test_a_model_that_is_being_unloaded_is_unavailable_not_unknown():
+    text = "Request for unknown model: 'medisee' has no available versions"
+    error = errors.error_of_status("NOT_FOUND", text, url="host:1")
+    assert (type(error), error.code) == (errors.Unavailable, "UNAVAILABLE")
+
+
+@pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
         ("INVALID_ARGUMENT: prompt: blank", errors.InvalidArgument, "prompt: blank"),
@@ -52,6 +88,7 @@ def test_a_server_error_names_the_request_and_an_unreachable_server_its_address(
         ("UNAVAILABLE: full", errors.Unavailable, "host:1: full"),
         ("in ensemble 'a', Exceeds maximum queue size", errors.Unavailable, None),
         ("Request for unknown model: 'a' is not found", errors.NotFound, None),
+        ("Request for unknown model: 'a' has no available versions", errors.Unavailable, None),
         ("UNIMPLEMENTED: no", errors.ServerError, None),
         ("Stub process is not healthy", errors.ServerError, None),
     ],

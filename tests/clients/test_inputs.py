@@ -81,8 +81,13 @@ def test_a_prompt_that_is_no_text_is_refused(prompt, text):
         check_prompt(prompt)
 
 
+def test_one_str_is_not_taken_for_a_list_of_questions():
+    with pytest.raises(InvalidArgument, match="use segment, or"), saymask.Client() as client:
+        client.segment_many(np.zeros((5, 5), np.uint8), "thalamus")
+
+
 @pytest.mark.parametrize(
-    "url", ["http://localhost:8000", "localhost", ":8001", "localhost:grpc", ""]
+    "url", ["http://localhost:8000", "localhost", ":8001", "localhost:grpc", "localhost:99999", ""]
 )
 def test_an_address_that_is_not_host_and_port_is_refused(url):
     with pytest.raises(InvalidArgument, match="localhost:8001"):

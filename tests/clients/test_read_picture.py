@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import saymask
 from saymask import read_image
-from saymask.windowing import window_to_uint8
+from saymask.windowing import range_to_show, window_to_uint8
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -61,7 +61,9 @@ def test_sixteen_bits_are_windowed_and_it_is_said(tmp_path):
     source = read_image(tmp_path / "a.png", window=(1000, 3000))
     np.testing.assert_allclose(source.pixels[:, :, 0], (values - 1000.0) / 2000 * 255, atol=0.51)
     assert source.intensity == "1000..3000 -> 0..255"
-    assert read_image(tmp_path / "a.png").pixels.max() == 255
+    unasked = read_image(tmp_path / "a.png")
+    assert unasked.pixels.max() == 255
+    assert unasked.intensity == "1009.8..2989.93 (percentiles 0.5 and 99.5) -> 0..255"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,9 @@ def test_what_is_no_picture_is_refused(tmp_path, content, text):
     path = tmp_path / "a.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(saymask.InvalidArgument, match=text):
+    with pytest.raises(saymask.InvalidArgument, match=text) as caught:
         read_image(path)
+    assert "BytesIO" not in str(caught.value)
 
 
 def test_a_cut_off_picture_a_folder_and_unfitting_wishes_are_refused(tmp_path):
@@ -95,3 +98,18 @@ def test_windowing_is_linear_clipped_and_refuses_an_empty_range():
     np.testing.assert_array_equal(window_to_uint8(values, 0, 10), [0, 0, 128, 255, 255, 0, 255])
     with pytest.raises(ValueError, match="low < high"):
         window_to_uint8(values, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "expected"),
+    [
+        (np.arange(1001), None, (5, 995, "5..995 (percentiles 0.5 and 99.5)")),
+        (np.arange(1001), (0, 9), (0, 9, "0..9")),
+        (np.eye(20) * 7, (-1, 1), (-1, 1, "-1..1")),
+        (np.append(np.zeros(999), 7), None, (0, 7, "0..7 (lowest and highest)")),
+        (np.full(9, 3.0), None, (3, 4, "all 3")),
+        (np.full(9, np.nan), None, (0, 1, "no finite value")),
+    ],
+)
+def test_the_range_shown_says_where_it_is_from(values, window, expected):
+    assert range_to_show(values, window) == expected

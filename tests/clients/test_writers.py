@@ -115,10 +115,13 @@ def test_the_report_says_what_was_asked_found_and_with_what(volume, tmp_path):
     mask = np.zeros(source.pixels.shape[:2], bool)
     mask[1:4, 2:7] = True
     models = [ModelInfo("medisee", "3", "READY"), ModelInfo("mllm", "1", "READY")]
-    found = writers.report(answer(mask), source, models=models, files={"mask": "m.png"})
+    found = writers.report(
+        answer(mask), source, server="s 1", models=models, files={"mask": "m.png"}
+    )
     writers.write_json(tmp_path / "r.json", found)
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == found
     assert found["schema"] == "saymask.report/1"
+    assert found["server"] == "s 1"
     assert (found["prompt"], found["found"], found["score"]) == ("the left kidney", True, 0.8)
     assert found["box_xyxy"] == found["mask_box_xyxy"] == [2, 1, 7, 4]
     assert found["area_px"] == 15
@@ -177,6 +180,21 @@ def test_an_overlay_enlarges_small_pictures_and_tints_the_mask_only(tmp_path):
     assert inside[1] > inside[0] + 30
     edge = drawn[448, 224 : 224 + 12]  # the contour and the box meet at the mask's edge
     assert np.ptp(edge, axis=1).max() > 100
+
+
+def test_the_line_of_the_box_does_not_hide_a_small_mask(tmp_path):
+    mask = np.zeros((1400, 1400), bool)
+    mask[700:702, 700:702] = True
+    drawn = overlay_of(np.zeros((1400, 1400), np.uint8), mask, tmp_path)
+    np.testing.assert_array_equal(drawn[700:702, 700:702], np.full((2, 2, 3), [0, 214, 190]))
+
+
+def test_a_note_stands_under_the_picture(tmp_path):
+    PIL.Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    source, nothing = read_image(tmp_path / "a.png"), answer(np.zeros((64, 64), bool))
+    plain, noted = (draw_overlay(source, nothing, note) for note in ("", "demo weights"))
+    assert (noted.width, noted.height) == (plain.width, plain.height + 25)
+    assert np.ptp(np.asarray(noted)[plain.height - 22 : noted.height - 10]) > 100
 
 
 def test_where_nothing_was_found_the_picture_is_left_alone(tmp_path):
