@@ -169,7 +169,7 @@ def test_errors_keep_their_code_and_text(client, code, status, text):
     with pytest.raises(InferenceServerException) as caught:
         client.infer("mllm", token_ids(code))
     assert caught.value.status() == f"StatusCode.{status}"
-    assert caught.value.message() == text
+    assert caught.value.message() == f"{status}: {text}"
     with pytest.raises(InferenceServerException) as caught:
         stream(client, token_ids(code))
     assert text in caught.value.message()

@@ -1,12 +1,14 @@
 """The four stages at a tiny size: a step lowers the loss and moves what it should."""
 
 import random
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
 
 from training.data.batches import collate
+from training.data.slices import SliceSampler
 from training.networks.medisee import MediSee
 from training.stages import medisee as medisee_module
 from training.stages.image_encoder import ImageEncoderStage
@@ -18,7 +20,7 @@ SMALL = {"batch_size": 2, "seed": 5}
 
 @pytest.fixture
 def build(tiny_profile, tokenizer, train_template, test_template, monkeypatch):
-    monkeypatch.setattr(medisee_module, "RARITY_VIEWS", 12)
+    monkeypatch.setattr(SliceSampler, "rarity", partialmethod(SliceSampler.rarity, views=12))
     templates = (train_template, test_template)
 
     def stage(name, **changed):
