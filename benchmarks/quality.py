@@ -77,7 +77,9 @@ def measure_medisee(url: str, per_structure: int) -> dict[str, float]:
             one = MaskMetrics()
             one.update(answer.mask, truth)
             masks.update(answer.mask, truth)
-            boxes.update(answer.box_xyxy, box_from_mask(truth))
+            box = box_from_mask(truth)
+            assert box is not None  # every case's structure is in its view
+            boxes.update(answer.box_xyxy, box)
             dice_of[STRUCTURES[case.structure].name].append(one.compute().dice)
             if case.question.kind != "direct":
                 right.append(_best_overlap(answer.mask, case.view) == case.structure)
