@@ -102,7 +102,7 @@ def _medisee(setting: Setting) -> tuple[Stage, Schedule]:
         structure_vectors=first["structure_embedding.weight"],
         align_steps=80,
     )
-    return stage, Schedule(steps=500, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=1000, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
@@ -117,7 +117,7 @@ def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
         seed=3000,
         similarity=True,
     )
-    schedule = Schedule(steps=100, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
+    schedule = Schedule(steps=150, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
     return stage, schedule
 
 

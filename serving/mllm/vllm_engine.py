@@ -42,6 +42,10 @@ ENVIRONMENT = {
 """Variables set unless the process or `engine.json` sets them."""
 
 
+CPU_WORKER = "serving.mllm.cpu_worker.GroupedLoraWorker"
+"""vLLM's worker on a CPU with adapters; imports vLLM, so it is named and not imported here."""
+
+
 class EngineDied(Exception):  # noqa: N818  (it names what happened)
     """The engine's process has ended; nothing more comes from it."""
 
@@ -110,10 +114,8 @@ class VllmEngine:
             # tokens of the step, then ends the engine.
             arguments["lora_target_modules"] = list(folder.adapted_modules)
             if current_platform.is_cpu():
-                # vLLM's CPU kernels apply the last slot to requests without an adapter that share
-                # a batch with one that has (vllm-project/vllm#48421): keep that slot empty.
-                arguments["max_loras"] = max(arguments["max_loras"], len(names) + 1)
-                arguments["max_cpu_loras"] = max(arguments["max_cpu_loras"], arguments["max_loras"])
+                arguments["worker_cls"] = CPU_WORKER
+                arguments["enforce_eager"] = True
         engine_args = AsyncEngineArgs(
             model=str(folder.base),
             skip_tokenizer_init=True,
