@@ -96,14 +96,17 @@ def quick(setup: Setup) -> Setup:
 def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
     """All figures of one profile."""
     _export(setup)
-    print(f"{name}: starting the server and the loop", flush=True)
+    log_file = ROOT / "build" / f"bench-{name}.log"
+    print(f"{name}: starting the server (its log: {log_file}) and the loop", flush=True)
     children = set(psutil.Process().children())
     with (
         tempfile.TemporaryDirectory(prefix="saymask-traces-") as folder,
+        log_file.open("w", buffering=1) as log,
         launch(
             [PIPELINE],
             repositories=[setup.repository, ENSEMBLES],
             extra_options=StepTraces.options(Path(folder)),
+            on_log=lambda line: print(line, file=log),
         ) as server,
         ResearchLoop(setup.profile, arguments.weights) as loop,
         Client(server.grpc_url, timeout_s=REQUEST_TIMEOUT_S) as client,
@@ -119,7 +122,8 @@ def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
         rounds = []
         for number in range(setup.rounds):
             rounds.append(bench.round(backwards=number % 2 == 1))
-            print(f"{name}: round {number + 1} of {setup.rounds}: {_headline(rounds[-1])}")
+            headline = _headline(rounds[-1])
+            print(f"{name}: round {number + 1} of {setup.rounds}: {headline}", flush=True)
         figures |= {key: median(one[key] for one in rounds) for key in rounds[0]}
         figures["server_memory_mib"] = footprint.memory_mib(supervisor)
         figures["loop_memory_mib"] = footprint.memory_mib(loop.pid)
