@@ -53,10 +53,13 @@ BAD_PICTURES = {
         tensor("image", picture(24, 30), shape=[23, 30, 1]),
         "byte size|unexpected",
     ),
-    "a negative size": (tensor("image", picture(24, 30), shape=[-1, 30, 1]), ""),
+    "a negative size": (
+        tensor("image", picture(24, 30), shape=[-1, 30, 1]),
+        "dimensions should be specified",
+    ),
     "sizes whose product overflows": (
         tensor("image", picture(24, 30), shape=[2**32, 2**32, 1]),
-        "",
+        "byte size mismatch",
     ),
     "another name": (tensor("picture", picture(24, 30)), "image|picture"),
 }
@@ -70,10 +73,13 @@ BAD_PROMPTS = {
     "20,000 characters": ("wo ist das? " * 1667, "positions .*expected at most 2046"),
     "two strings": (tensor("prompt", bytes_tensor(b"a", b"b"), shape=[2]), r"\[1\]|shape"),
     "two axes": (tensor("prompt", "a", shape=[1, 1]), r"\[1\]|shape"),
-    "no string": (tensor("prompt", b"", shape=[0]), ""),
-    "a length beyond the data": (tensor("prompt", b"\xff\xff\xff\xff"), ""),
-    "half a length": (tensor("prompt", b"\x01\x00"), ""),
-    "bytes behind the string": (tensor("prompt", bytes_tensor(b"a") + b"zz"), ""),
+    "no string": (tensor("prompt", b"", shape=[0]), r"Expected \[1\], got \[0\]"),
+    "a length beyond the data": (tensor("prompt", b"\xff\xff\xff\xff"), "incomplete string"),
+    "half a length": (tensor("prompt", b"\x01\x00"), "incomplete string"),
+    "bytes behind the string": (
+        tensor("prompt", bytes_tensor(b"a") + b"zz"),
+        "incomplete string",
+    ),
     "UINT8": (tensor("prompt", np.uint8([65])), "BYTES|STRING"),
     "another name": (tensor("question", "a"), "prompt|question"),
 }
