@@ -51,7 +51,20 @@ class Question:
     """One or two sentences after the name: "The hippocampus. It ..."."""
 
 
-# {the}: a name with its article; {name}: the same without.
+@dataclass(frozen=True)
+class Wordings:
+    """Templates of one region's questions, those of each split apart."""
+
+    direct: dict[Split, tuple[str, ...]]
+    """With `{the}`, a name with its article, or `{name}`, the same without."""
+    reasoning: dict[Split, tuple[str, ...]]
+    """With `{fact}`."""
+    two_facts: dict[Split, tuple[str, ...]]
+    """With `{fact}` and `{other}`."""
+    contexts: dict[Split, tuple[str, ...]]
+    """Sentences to put before a question."""
+
+
 _DIRECT: dict[Split, tuple[str, ...]] = {
     "train": (
         "{the}",
@@ -132,6 +145,9 @@ _CONTEXTS: dict[Split, tuple[str, ...]] = {
     ),
 }
 
+BRAIN = Wordings(_DIRECT, _REASONING, _TWO_FACTS, _CONTEXTS)
+"""Questions about the structures of `training.data.structures`."""
+
 
 def _explain(structure: Structure, first: Fact, second: Fact, rng: random.Random) -> str:
     name = structure.synonyms[0].capitalize()
@@ -145,19 +161,21 @@ def _wording(fact: Fact, split: Split, rng: random.Random) -> str:
     return fact.held_out if split == "test" else rng.choice(fact.train)
 
 
-def _direct_body(structure: Structure, split: Split, rng: random.Random) -> str:
+def _direct_body(structure: Structure, wordings: Wordings, split: Split, rng: random.Random) -> str:
     the = rng.choice(structure.synonyms)
-    body = rng.choice(_DIRECT[split]).format(the=the, name=the.removeprefix("the "))
+    body = rng.choice(wordings.direct[split]).format(the=the, name=the.removeprefix("the "))
     return body[0].upper() + body[1:]
 
 
-def _reasoning_body(fact: Fact, split: Split, rng: random.Random) -> str:
-    return rng.choice(_REASONING[split]).format(fact=_wording(fact, split, rng))
+def _reasoning_body(fact: Fact, wordings: Wordings, split: Split, rng: random.Random) -> str:
+    return rng.choice(wordings.reasoning[split]).format(fact=_wording(fact, split, rng))
 
 
-def _two_fact_body(fact: Fact, facts: Sequence[Fact], split: Split, rng: random.Random) -> str:
+def _two_fact_body(
+    fact: Fact, facts: Sequence[Fact], wordings: Wordings, split: Split, rng: random.Random
+) -> str:
     other = rng.choice([f for f in facts if f is not fact])
-    return rng.choice(_TWO_FACTS[split]).format(
+    return rng.choice(wordings.two_facts[split]).format(
         fact=_wording(fact, split, rng), other=_wording(other, split, rng)
     )
 
@@ -183,6 +201,7 @@ def generate(
     split: Split,
     kind: Kind | None = None,
     length: Length | None = None,
+    wordings: Wordings = BRAIN,
 ) -> Question:
     """Draw one question about a structure.
 
@@ -192,6 +211,7 @@ def generate(
         split: "train", or "test" for held-out templates and wordings only.
         kind: direct, attribute or location; drawn with `KIND_WEIGHTS` when None.
         length: short or long; drawn evenly when None.
+        wordings: templates of the structure's region.
 
     Returns:
         The question with its explanation.
@@ -215,7 +235,7 @@ def generate(
     attribute, location = structure.attributes[0], structure.locations[0]
     if kind == "direct":
         first, second = attribute, location
-        body = _direct_body(structure, split, rng)
+        body = _direct_body(structure, wordings, split, rng)
         in_context = length == "long"
     else:
         facts = structure.attributes if kind == "attribute" else structure.locations
@@ -223,12 +243,12 @@ def generate(
         second = location if kind == "attribute" else attribute
         in_context = length == "long" and rng.random() < 0.6
         if length == "long" and not in_context:
-            body = _two_fact_body(first, facts, split, rng)
+            body = _two_fact_body(first, facts, wordings, split, rng)
         else:
-            body = _reasoning_body(first, split, rng)
+            body = _reasoning_body(first, wordings, split, rng)
 
     if in_context:
-        body = f"{rng.choice(_CONTEXTS[split])} {body}"
+        body = f"{rng.choice(wordings.contexts[split])} {body}"
     if kind != "direct" and rng.random() < REQUEST_SHARE:
         body = f"{body} {REASONING_REQUEST}"
     elif rng.random() < NO_FINAL_MARK_SHARE:
