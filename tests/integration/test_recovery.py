@@ -4,42 +4,19 @@ The last file of this folder: a second death soon after would leave the engine d
 """
 
 import json
-import os
-import signal
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import saymask
 
 from tests.integration.probe import IN_FLIGHT, metric, picture, wait_until, wait_until_idle
+from tests.processes import engine_and_worker
 
 pytestmark = pytest.mark.server
 
 RESTARTS = "saymask_mllm_engine_restarts_total"
-
-
-def engine_of(server):
-    """Pid of the EngineCore process below this server."""
-    parents, names = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-                names[int(entry.name)] = (entry / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = int(parent)
-
-    def below(pid):
-        while pid in parents and pid != server._process.pid:
-            pid = parents[pid]
-        return pid == server._process.pid
-
-    (engine,) = [pid for pid, name in names.items() if b"EngineCore" in name and below(pid)]
-    return engine
 
 
 def http_status(server):
@@ -72,11 +49,11 @@ def test_a_killed_engine_is_unavailable_and_then_answers_as_before(server):
         wait_until_idle(server)
         restarts = metric(server, RESTARTS)
 
-        engine = engine_of(server)
-        os.kill(engine, signal.SIGSTOP)  # or the text may be complete before the kill
+        engine, _ = engine_and_worker(server._process.pid)
+        engine.suspend()  # or the text may be complete before the kill
         stream = client.explain(image, "tell me everything")
         wait_until(lambda: metric(server, IN_FLIGHT) == 1, 20, "a request in the engine")
-        os.kill(engine, signal.SIGKILL)
+        engine.kill()
         with pytest.raises(saymask.Unavailable, match="the engine died while it worked"):
             list(stream)
 

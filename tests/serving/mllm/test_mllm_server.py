@@ -1,8 +1,6 @@
 """The real server, the real engine, a small random base; Hugging Face and PEFT as the oracle."""
 
-import os
 import queue
-import signal
 import threading
 import time
 import urllib.request
@@ -17,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.launcher import launch
 from serving.model_config import ROOT
+from tests.processes import below, engine_and_worker
 from tests.serving.mllm.tiny_mllm import (
     END_PROMPT,
     HIDDEN,
@@ -329,51 +328,10 @@ def test_beyond_the_limit_requests_are_refused_at_once(client):
     assert client.ask(token_ids=[1, 5])["computed_tokens"].tolist() == [2]
 
 
-def descendants(pid):
-    """All living processes below `pid`, as (pid, name)."""
-    parents, names = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)], names[int(entry.name)] = int(fields[1]), name
-    found, todo = [], [pid]
-    while todo:
-        parent = todo.pop()
-        children = [child for child, above in parents.items() if above == parent]
-        found += [(child, names[child]) for child in children]
-        todo += children
-    return found
-
-
-def process(name):
-    """Pid of the process of this test's server whose program's name ends so."""
-    (pid,) = [
-        pid for pid, command in descendants(os.getpid()) if command.split(" ")[0].endswith(name)
-    ]
-    return pid
-
-
-def cpu_share(pid, seconds=0.5):
-    """Processors a process keeps busy, over the next half second."""
-
-    def used():
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    before = used()
-    time.sleep(seconds)
-    return (used() - before) / seconds
-
-
 @pytest.mark.parametrize("model", ["mllm", "mllm_stream"])
 def test_cancelling_reaches_the_engine_and_computing_stops(client, model):
     client.wait_for_metric("saymask_mllm_in_flight", 0)
-    worker = process("VLLM::Worker")
+    _, worker = engine_and_worker()
     cancelled = 'saymask_mllm_requests_total{outcome="cancelled"}'
     before = client.metric(cancelled) or 0
     long = {"token_ids": [1, 5, 9], "max_tokens": 1000}
@@ -387,14 +345,14 @@ def test_cancelling_reaches_the_engine_and_computing_stops(client, model):
         streaming.async_stream_infer("mllm_stream", tensors(**long))
         cancel = lambda: streaming.stop_stream(cancel_requests=True)  # noqa: E731
     client.wait_for_metric("saymask_mllm_in_flight", 1)
-    assert cpu_share(worker) > 0.3  # it computes
+    assert worker.cpu_percent(0.5) > 30  # it computes
     cancel()
     client.wait_for_metric("saymask_mllm_in_flight", 0, timeout_s=10)
     client.wait_for_metric(cancelled, before + 1, timeout_s=10)
     # It does not any more, once the worker has left its busy wait for further steps; the thousand
     # tokens would have taken longer.
     deadline = time.monotonic() + 6
-    while cpu_share(worker) > 0.1:
+    while worker.cpu_percent(0.5) > 10:
         assert time.monotonic() < deadline
     assert client.ask(token_ids=[1, 5])["computed_tokens"].tolist() == [2]
 
@@ -426,7 +384,7 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(client, oracle):
 
     threading.Thread(target=stream).start()
     client.wait_for_metric("saymask_mllm_in_flight", 2)
-    os.kill(process("VLLM::EngineCore"), signal.SIGKILL)
+    engine_and_worker()[0].kill()
     error = running.get(timeout=30)[1]
     assert error.status() == "StatusCode.UNAVAILABLE"
     assert "the engine died while it worked on this request" in error.message()
@@ -454,17 +412,17 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(client, oracle):
 
 
 def test_the_server_leaves_nothing_behind(client):
-    variables = Path(f"/proc/{process('tritonserver')}/environ").read_text().split("\0")
-    (folder,) = [Path(item[7:]) for item in variables if item.startswith("TMPDIR=")]
+    (triton,) = [process for process in below() if process.name() == "tritonserver"]
+    folder = Path(triton.environ()["TMPDIR"])
     assert (folder / "runtime" / "mllm.sock").is_socket()
     shared = {
         line.split()[-1]
-        for pid, _ in descendants(os.getpid())
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+        for process in below()
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()
         if "/dev/shm/" in line and not line.endswith("(deleted)")
     }
     assert shared
     client.server.stop()
-    assert not descendants(os.getpid())
+    assert not below()
     assert not folder.exists()
     assert not [path for path in shared if Path(path).exists()]
