@@ -3,7 +3,9 @@
 Started by `serving.launcher` as a script of its own, with the standard library alone. Its standard
 input is a pipe that the launcher holds open: the end of the pipe means stop, whether the launcher
 asked for it or was killed. It then ends the server, every process the server left, their files in
-`/dev/shm` and the temporary folder. Knows nothing of Triton.
+`/dev/shm` and the temporary folder. A server that loses one of its processes is ended, too: what
+was asked of that process would never be answered, and the server would go on calling itself ready.
+Knows nothing of Triton.
 
     python supervisor.py GRACE_S SHM_PREFIX TEMPORARY_FOLDER COMMAND...
 """
@@ -19,6 +21,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+LOOK_INTERVAL_S = 1.0
+"""Between two looks at the server's processes; one found dead twice is lost."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -39,7 +44,9 @@ def main(argv: list[str]) -> int:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, restore_signals=False
         )
-        _wait(server.pid, (0, signals))
+        lost = _watch(server.pid, (0, signals))
+        for process in lost:
+            sys.stderr.write(f"the server lost its process {process}, so it is ended\n")
         regions = _mapped_regions(server.pid)
         if server.poll() is None:
             server.terminate()
@@ -49,7 +56,7 @@ def main(argv: list[str]) -> int:
         status = server.wait()
         _end_descendants()
         _unlink_regions(shm_prefix, regions)
-        return status
+        return status or bool(lost)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -59,26 +66,52 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _wait(pid: int, descriptors: tuple[int, ...], timeout_s: float | None = None) -> None:
-    """Return when the process has ended, one of the descriptors is readable, or time is up."""
+def _watch(server: int, descriptors: tuple[int, ...]) -> list[str]:
+    """Return when the server has ended or is to stop, or has lost processes: those then."""
+    commands: dict[int, str] = {}
+    dead: set[int] = set()
+    while not _wait(server, descriptors, LOOK_INTERVAL_S):
+        states = {pid: state for pid, (parent, state) in _processes().items() if parent == server}
+        dead, dead_before = {pid for pid, state in states.items() if state == "Z"}, dead
+        # A process that ended as it should is a zombie only until the server asks for its status.
+        if lost := dead & dead_before:
+            return [f"{pid} ({commands.get(pid, 'its command is not known')})" for pid in lost]
+        for pid in states.keys() - dead - commands.keys():
+            with suppress(OSError):
+                command = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
+                commands[pid] = b" ".join(command[:2]).decode(errors="replace")
+    return []
+
+
+def _wait(pid: int, descriptors: tuple[int, ...], timeout_s: float) -> bool:
+    """Whether the process has ended or one of the descriptors is readable, before time is up."""
     process = os.pidfd_open(pid)
     try:
         readable, _, _ = select.select([process, *descriptors], [], [], timeout_s)
         for descriptor in set(readable) - {process}:
             os.read(descriptor, 1)
+        return bool(readable)
     finally:
         os.close(process)
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    """Parent and state of every process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError):  # it may have ended meanwhile
+                # The command name, in parentheses, may hold blanks: fields follow the last one.
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                found[int(entry.name)] = (int(parent), state)
+    return found
 
 
 def _descendants() -> Iterator[int]:
     """Every process below this one."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError):  # it may have ended meanwhile
-                # The command name, in parentheses, may hold blanks: fields follow the last one.
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
+    for pid, (parent, _) in _processes().items():
+        children.setdefault(parent, []).append(pid)
     waiting = list(children.get(os.getpid(), ()))
     while waiting:
         pid = waiting.pop()

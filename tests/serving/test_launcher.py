@@ -17,6 +17,8 @@ from tritonclient.utils import InferenceServerException
 from serving import tritonserver
 from serving.errors import LaunchError
 from serving.launcher import Tls, launch, main
+from serving.supervisor import LOOK_INTERVAL_S
+from tests.processes import below
 
 pytestmark = pytest.mark.server
 
@@ -151,6 +153,19 @@ def test_a_server_that_dies_ends_the_launcher_with_an_error(launched):
     os.kill(pid, signal.SIGKILL)
     assert launched.process.wait(timeout=30) == 1
     assert wait_for(launched.nothing_left, 5)
+
+
+def test_a_server_that_loses_the_process_of_a_model_ends_and_says_which(repository):
+    lines: list[str] = []
+    with launch(["doubling"], repositories=[repository], on_log=lines.append) as server:
+        (stub,) = [p for p in below(server._process.pid) if "/doubling/1/model" in p.cmdline()[1]]
+        time.sleep(2 * LOOK_INTERVAL_S)  # it has been seen alive
+        stub.kill()
+        assert wait_for(lambda: server.poll() is not None, 30)
+        assert server.poll() != 0
+    (line,) = [line for line in lines if line.startswith("the server lost its process")]
+    assert line.split()[5] == str(stub.pid)
+    assert "/doubling/1/model" in line
 
 
 def test_a_second_signal_does_not_wait_for_requests_in_flight(repository, tmp_path):
