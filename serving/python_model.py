@@ -53,6 +53,7 @@ from serving.pipeline_signature import (  # noqa: E402
     constructor_arguments,
     text_parameters,
 )
+from serving.responses import response_of  # noqa: E402
 from serving.tensors import array_of, text_of  # noqa: E402
 from serving.triton_error import error_response, kind_of_code  # noqa: E402
 
@@ -155,10 +156,11 @@ class PythonModel:
             if self._asks_cancelled:
                 arguments["is_cancelled"] = cancelled
             result = self._pipeline(**arguments)
+            wanted = request.requested_output_names()
             if isinstance(result, Iterator):
-                self._stream(result, sender, cancelled)
+                self._stream(result, sender, wanted, cancelled)
             else:
-                last = self._response(result)
+                last = self._response(result, wanted)
         except BaseException as error:  # nothing above this frame would answer the client
             last = error_response(error, request.request_id())
         finally:
@@ -166,10 +168,16 @@ class PythonModel:
             self._slots.release()
             _finish(sender, last)
 
-    def _stream(self, results: Iterator, sender: Any, cancelled: Callable[[], bool]) -> None:
+    def _stream(
+        self,
+        results: Iterator,
+        sender: Any,
+        wanted: Sequence[str],
+        cancelled: Callable[[], bool],
+    ) -> None:
         try:
             for result in results:
-                sender.send(self._response(result))
+                sender.send(self._response(result, wanted))
                 if cancelled():
                     raise Cancelled
         finally:
@@ -185,7 +193,7 @@ class PythonModel:
             arguments[name] = text_of(array, name) if name in self._texts else array
         return arguments
 
-    def _response(self, result: Any) -> Any:
+    def _response(self, result: Any, wanted: Sequence[str]) -> Any:
         if not isinstance(result, dict):
             raise TypeError(f"the pipeline gave a {type(result).__name__}, expected a dict")
         unknown = set(result) - set(self._config.output_names)
@@ -197,12 +205,11 @@ class PythonModel:
                 f"{sorted(self._config.output_names)}"
             )
         batched = self._config.max_batch_size > 0
-        return pb_utils.InferenceResponse(
-            output_tensors=[
-                pb_utils.Tensor(name, array_of(value, self._config.output(name), batched))
-                for name, value in result.items()
-            ]
-        )
+        arrays = {
+            name: array_of(value, self._config.output(name), batched)
+            for name, value in result.items()
+        }
+        return response_of(arrays, wanted)
 
 
 def _wire_array(value: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ def engine_and_worker(pid=None):
 
 
 @contextmanager
-def engine_held(pid):
+def engine_held(pid=None):
     """The engine stands still: what is asked meanwhile cannot be answered before its end."""
     engine, _ = engine_and_worker(pid)
     engine.suspend()

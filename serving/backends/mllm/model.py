@@ -32,7 +32,7 @@ from serving.mllm.cancellation import CancellationWatch  # noqa: E402
 from serving.mllm.counters import Counters  # noqa: E402
 from serving.mllm.engine import MllmEngine  # noqa: E402
 from serving.mllm.loop_thread import LoopThread  # noqa: E402
-from serving.mllm.messages import Completion, GenerateRequest, TextIncrement  # noqa: E402
+from serving.mllm.messages import Completion, GenerateRequest  # noqa: E402
 from serving.mllm.metrics import MetricsFlusher  # noqa: E402
 from serving.mllm.model_folder import read_model_folder  # noqa: E402
 from serving.mllm.relay import Engine, RelayClient, RelayServer  # noqa: E402
@@ -40,6 +40,7 @@ from serving.mllm.runtime_folder import (  # noqa: E402
     open_runtime_folder,
     remove_runtime_folder,
 )
+from serving.responses import response_of  # noqa: E402
 from serving.tensors import text_of  # noqa: E402
 from serving.triton_error import error_response  # noqa: E402
 
@@ -82,11 +83,12 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             request_id = request.request_id()
             try:
-                wanted = read_request(request)
+                asked = read_request(request)
             except Exception as error:
                 _finish(sender, error_response(error, request_id))
                 continue
-            self._loop.submit(self._answer(wanted, sender, request_id))
+            wanted = request.requested_output_names()
+            self._loop.submit(self._answer(asked, sender, wanted, request_id))
 
     def is_ready(self) -> bool:
         """Whether the engine accepts requests; asked by Triton 26.03 and newer."""
@@ -100,9 +102,11 @@ class TritonPythonModel:
         self._loop.stop()
         self._senders.shutdown()
 
-    async def _answer(self, request: GenerateRequest, sender: Any, request_id: str) -> None:
+    async def _answer(
+        self, request: GenerateRequest, sender: Any, wanted: Sequence[str], request_id: str
+    ) -> None:
         # Cancelling ends the inner task only, and at any time, so that an answer always leaves.
-        replying = asyncio.create_task(self._reply(request, sender))
+        replying = asyncio.create_task(self._reply(request, sender, wanted))
         cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, replying.cancel)
         # A prompt alone is soon computed, and belongs to an ensemble whose other steps may still
         # run: Triton 24.10 never frees an ensemble's request when one of its steps fails then.
@@ -115,15 +119,17 @@ class TritonPythonModel:
             watched.close()
         await self._in_thread(_finish, sender, last)
 
-    async def _reply(self, request: GenerateRequest, sender: Any) -> Any:
+    async def _reply(self, request: GenerateRequest, sender: Any, wanted: Sequence[str]) -> Any:
         """Send increments, if the model is decoupled, and return the last response."""
         texts: list[str] = []
         async with aclosing(self._engine.generate(request)) as replies:
             async for reply in replies:
                 if isinstance(reply, Completion):
-                    return _final_response(reply, "".join([*texts, reply.text]))
+                    text = "".join([*texts, reply.text])
+                    return response_of(_final_arrays(reply, text), wanted)
                 if self._decoupled:
-                    await self._in_thread(sender.send, _increment_response(reply))
+                    increment = response_of({"text": _text_array(reply.text)}, wanted)
+                    await self._in_thread(sender.send, increment)
                 else:
                     texts.append(reply.text)
         raise RuntimeError("the engine ended its replies without a completion")
@@ -181,23 +187,17 @@ def _one(array: np.ndarray, name: str) -> Any:
     return array.reshape(-1)[0]
 
 
-def _increment_response(increment: TextIncrement) -> Any:
-    return pb_utils.InferenceResponse(output_tensors=[_text_tensor(increment.text)])
+def _final_arrays(completion: Completion, text: str) -> dict[str, np.ndarray]:
+    return {
+        "hidden_states": completion.hidden_states[np.newaxis],
+        "text": _text_array(text),
+        "cached_tokens": np.array([completion.cached_tokens], np.int32),
+        "computed_tokens": np.array([completion.computed_tokens], np.int32),
+    }
 
 
-def _final_response(completion: Completion, text: str) -> Any:
-    return pb_utils.InferenceResponse(
-        output_tensors=[
-            pb_utils.Tensor("hidden_states", completion.hidden_states[np.newaxis]),
-            _text_tensor(text),
-            pb_utils.Tensor("cached_tokens", np.array([completion.cached_tokens], np.int32)),
-            pb_utils.Tensor("computed_tokens", np.array([completion.computed_tokens], np.int32)),
-        ]
-    )
-
-
-def _text_tensor(text: str) -> Any:
-    return pb_utils.Tensor("text", np.array([text.encode("utf-8")], dtype=np.object_))
+def _text_array(text: str) -> np.ndarray:
+    return np.array([text.encode("utf-8")], dtype=np.object_)
 
 
 def _finish(sender: Any, response: Any) -> None:

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.launcher import launch
 from serving.model_config import ROOT
-from tests.processes import below, engine_and_worker
+from tests.processes import below, engine_and_worker, engine_held
 from tests.serving.mllm.tiny_mllm import (
     END_PROMPT,
     HIDDEN,
@@ -319,7 +319,12 @@ def test_a_bad_request_is_invalid_and_the_engine_lives_on(client, model, values,
 
 def test_beyond_the_limit_requests_are_refused_at_once(client):
     client.wait_for_metric("saymask_mllm_in_flight", 0)
-    started = [client.start(token_ids=[1, 5, i + 3], max_tokens=100) for i in range(40)]
+    with engine_held():
+        started = [client.start(token_ids=[1, 5, i + 3], max_tokens=4) for i in range(40)]
+        deadline = time.monotonic() + 30
+        while sum(answer.qsize() for _, answer in started) < 40 - 24:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     answers = [answer.get(timeout=180) for _, answer in started]
     refused = [error for _, error in answers if error]
     assert len(refused) == 40 - 24
