@@ -97,6 +97,7 @@ def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
     """All figures of one profile."""
     _export(setup)
     log_file = ROOT / "build" / f"bench-{name}.log"
+    log_file.parent.mkdir(exist_ok=True)
     print(f"{name}: starting the server (its log: {log_file}) and the loop", flush=True)
     children = set(psutil.Process().children())
     with (

@@ -112,7 +112,7 @@ def session_options(config: ModelConfig) -> ort.SessionOptions:
     options.intra_op_num_threads = _count(config, "intra_op_thread_count", 0)
     options.inter_op_num_threads = _count(config, "inter_op_thread_count", 0)
     # Threads that spin after a run take the cores from the models beside this one: vLLM's step took
-    # three times as long.
+    # twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if _count(config, "execution_mode", 0, most=1):

@@ -75,5 +75,5 @@ class GroupedLoraWorker(CPUWorker):
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         """Load the model; the platform is asked for the class as the adapters' layers are made."""
         name = f"{GroupedLora.__module__}.{GroupedLora.__qualname__}"
-        CpuPlatform.get_punica_wrapper = lambda _: name  # type: ignore
+        CpuPlatform.get_punica_wrapper = lambda _: name  # type: ignore[assignment, method-assign, misc]
         super().load_model(load_dummy_weights=load_dummy_weights)

@@ -1,16 +1,9 @@
-import pytest
 import torch
 from peft import get_peft_model_state_dict
 
 from benchmarks.plain_network import plain_network
 from export.random_source import random_source
 from training.networks.medisee import ADAPTER
-from training.run import WEIGHTS
-from training.weights_folder import TOKENIZER
-
-pytestmark = pytest.mark.skipif(
-    not (WEIGHTS / TOKENIZER).exists(), reason="needs the demo's tokenizer"
-)
 
 
 def test_every_weight_of_the_source_is_in_the_network():

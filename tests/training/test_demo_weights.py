@@ -28,11 +28,6 @@ FILES = (
     TOKENIZER,
 )
 
-trained = pytest.mark.skipif(
-    not (FOLDER / "medisee.safetensors").is_file(),
-    reason="the demo weights are not there yet: python -m training.run",
-)
-
 
 def test_the_tokenizer_has_the_profiles_vocabulary():
     processor = SentencePieceProcessor(model_file=str(FOLDER / TOKENIZER))
@@ -40,7 +35,6 @@ def test_the_tokenizer_has_the_profiles_vocabulary():
     assert (processor.unk_id(), processor.bos_id(), processor.eos_id()) == (0, 1, 2)
 
 
-@trained
 def test_the_weights_are_complete_and_small():
     found = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert {str(path.relative_to(FOLDER)) for path in found} >= set(FILES)
@@ -52,7 +46,6 @@ def network():
     return load_weights(demo_profile(), FOLDER)
 
 
-@trained
 def test_the_weights_load_and_every_one_is_finite(network):
     for name, tensor in network.state_dict().items():
         assert torch.isfinite(tensor).all(), name
@@ -60,7 +53,6 @@ def test_the_weights_load_and_every_one_is_finite(network):
     assert parameters * 2 <= LIMIT_BYTES
 
 
-@trained
 def test_nothing_that_must_learn_is_still_at_its_start(network):
     assert network.box_decoder.layers[-1].weight.abs().max() > 0
     for name, tensor in network.state_dict().items():
@@ -68,7 +60,6 @@ def test_nothing_that_must_learn_is_still_at_its_start(network):
             assert tensor.abs().max() > 0, name
 
 
-@trained
 def test_the_adapter_and_the_base_say_their_kind():
     base = json.loads((FOLDER / "mllm_base" / "config.json").read_text())
     assert base["model_type"] == "mistral"
@@ -77,7 +68,6 @@ def test_the_adapter_and_the_base_say_their_kind():
     assert adapter["peft_type"] == "LORA"
 
 
-@trained
 def test_two_questions_about_one_picture_get_two_masks(network, train_template):
     profile = network.profile
     sampler = SliceSampler(train_template, SliceConfig(profile.sam_size, square_share=1.0))
