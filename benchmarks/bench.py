@@ -1,4 +1,4 @@
-"""Command: MediSee through Triton beside the research-style loop, same weights, same run.
+"""Command: the three systems through Triton beside their research-style loops, same weights.
 
 Server and loop take turns in every round, in reversed order every other round; each figure is the
 median over the rounds, each ratio that of the rounds' ratios. docs/performance.md says what the
@@ -10,31 +10,39 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import psutil
 import torch
-import tritonclient.grpc as triton
-from saymask import Client
 
-from benchmarks import footprint, goals
+from benchmarks import conversation_rounds, footprint, goals, organ_rounds
+from benchmarks.conversation_loop import ConversationLoop
+from benchmarks.conversation_rounds import (
+    ConversationBench,
+    ConversationSetup,
+    conversation_table,
+)
 from benchmarks.hops import PIPELINE
-from benchmarks.ratios import CONCURRENCY, Figures, hop_table
+from benchmarks.loop_process import LoopProcess
+from benchmarks.organ_loop import OrganLoop
+from benchmarks.organ_rounds import OrganBench, OrganSetup
+from benchmarks.ratios import Figures, hop_table
 from benchmarks.research_loop import ResearchLoop
 from benchmarks.results import report
 from benchmarks.rounds import Bench, Setup
+from benchmarks.served import Served, serve
 from benchmarks.step_traces import StepTraces
-from serving.launcher import launch
+from benchmarks.together import TogetherSetup, measure_together
 from serving.model_config import MODEL_REPOSITORY, ROOT
 from training.run import WEIGHTS
 
-REQUEST_TIMEOUT_S = 600.0
+FULL_SAM = ROOT / "build" / "repository-full-sam"
 
-ENSEMBLES = ROOT / "ensembles"
+AnySetup = Setup | ConversationSetup | OrganSetup | TogetherSetup
 
-SETUPS = {
+SETUPS: dict[str, AnySetup] = {
     "medisee.demo": Setup(
         profile="demo",
         repository=MODEL_REPOSITORY,
@@ -44,14 +52,45 @@ SETUPS = {
         repeated={1: 12, 4: 24, 8: 48},
         loop=12,
     ),
+    "mediround.demo": ConversationSetup(
+        profile="demo",
+        repository=MODEL_REPOSITORY,
+        long_side=160,
+        rounds=7,
+        lengths=(4, 6, 8, 10),
+    ),
+    "organseg.demo": OrganSetup(
+        profile="demo",
+        repository=MODEL_REPOSITORY,
+        long_side=160,
+        rounds=7,
+        questions={1: 12, 4: 24, 8: 48},
+        loop=12,
+    ),
+    "together.demo": TogetherSetup(
+        profile="demo",
+        repository=MODEL_REPOSITORY,
+        long_side=160,
+        rounds=5,
+        conversations=16,
+        adapter_requests=16,
+    ),
     "medisee.full_sam": Setup(
         profile="full-sam",
-        repository=ROOT / "build" / "repository-full-sam",
+        repository=FULL_SAM,
         long_side=512,
-        rounds=5,
+        rounds=3,
         fresh={1: 1, 4: 4, 8: 8},
         repeated={1: 12, 4: 24, 8: 48},
         loop=1,
+    ),
+    "mediround.full_sam": ConversationSetup(
+        profile="full-sam",
+        repository=FULL_SAM,
+        long_side=512,
+        # A round of the loop takes a quarter of a minute, and there are fourteen in each.
+        rounds=1,
+        lengths=(4, 10),
     ),
 }
 
@@ -73,12 +112,25 @@ def main(argv: list[str] | None = None) -> int:
         default=WEIGHTS,
         help="demo weights that the demo's repository was exported from (default: the committed)",
     )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=MODEL_REPOSITORY,
+        help="the demo's repository (default: the checkout's own)",
+    )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)  # this process draws pictures and asks
-    figures = {
-        name: measure(name, quick(SETUPS[name]) if arguments.quick else SETUPS[name], arguments)
-        for name in arguments.only or SETUPS
-    }
+    names = arguments.only or list(SETUPS)
+    if any(SETUPS[name].repository == FULL_SAM for name in names):
+        _export("full-sam", FULL_SAM)
+    figures = {}
+    for name in names:
+        setup = SETUPS[name]
+        if setup.profile == "demo":
+            setup = replace(setup, repository=arguments.repository)
+        if arguments.quick:
+            setup = setup.quick()
+        figures[name] = measure(name, setup, arguments.weights)
     print("\n" + goals.table(goals.read_goals(), figures))
     if arguments.quick:
         print(json.dumps(figures))
@@ -87,70 +139,107 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def quick(setup: Setup) -> Setup:
-    """The least that fills every figure."""
-    few = {concurrency: concurrency for concurrency in CONCURRENCY}
-    return replace(setup, rounds=1, fresh=few, repeated=few, loop=1)
+def measure(name: str, setup: AnySetup, weights: Path) -> Figures:
+    """All figures of one name."""
+    if isinstance(setup, Setup):
+        return _measure_medisee(name, setup, weights)
+    if isinstance(setup, ConversationSetup):
+        return _measure_mediround(name, setup, weights)
+    if isinstance(setup, OrganSetup):
+        return _measure_organseg(name, setup, weights)
+    return measure_together(name, setup)
 
 
-def measure(name: str, setup: Setup, arguments: argparse.Namespace) -> Figures:
-    """All figures of one profile."""
-    _export(setup)
-    log_file = ROOT / "build" / f"bench-{name}.log"
-    log_file.parent.mkdir(exist_ok=True)
-    print(f"{name}: starting the server (its log: {log_file}) and the loop", flush=True)
-    children = set(psutil.Process().children())
+def _measure_medisee(name: str, setup: Setup, weights: Path) -> Figures:
     with (
         tempfile.TemporaryDirectory(prefix="saymask-traces-") as folder,
-        log_file.open("w", buffering=1) as log,
-        launch(
-            [PIPELINE],
-            repositories=[setup.repository, ENSEMBLES],
-            extra_options=StepTraces.options(Path(folder)),
-            on_log=lambda line: print(line, file=log),
-        ) as server,
-        ResearchLoop(setup.profile, arguments.weights) as loop,
-        Client(server.grpc_url, timeout_s=REQUEST_TIMEOUT_S) as client,
-        triton.InferenceServerClient(server.grpc_url) as raw_client,
+        serve(name, [PIPELINE], setup.repository, StepTraces.options(Path(folder))) as served,
+        ResearchLoop(setup.profile, weights) as loop,
     ):
-        supervisor = next(
-            child.pid
-            for child in set(psutil.Process().children()) - children
-            if any(part.endswith("supervisor.py") for part in child.cmdline())
+        bench = Bench(setup, served.client, served.raw_client, Path(folder), loop)
+        figures = {**loop.about, **bench.warm_up()}
+        figures |= _rounds(
+            name,
+            setup.rounds,
+            lambda number: bench.round(backwards=number % 2 == 1),
+            lambda one: (
+                f"loop {one['loop_latency_ms']:.0f} ms, server fresh "
+                f"{one['latency_ms_fresh']:.0f} ms, repeated {one['latency_ms_repeated']:.0f} ms, "
+                f"repeated at 8 {one['speedup_repeated_c8']:.1f} x the loop"
+            ),
         )
-        bench = Bench(setup, client, raw_client, Path(folder), loop)
-        figures: Figures = {"rounds": setup.rounds, **loop.about, **bench.warm_up()}
-        rounds = []
-        for number in range(setup.rounds):
-            rounds.append(bench.round(backwards=number % 2 == 1))
-            headline = _headline(rounds[-1])
-            print(f"{name}: round {number + 1} of {setup.rounds}: {headline}", flush=True)
-        figures |= {key: median(one[key] for one in rounds) for key in rounds[0]}
-        figures["server_memory_mib"] = footprint.memory_mib(supervisor)
-        figures["loop_memory_mib"] = footprint.memory_mib(loop.pid)
-        if held := footprint.gpu_memory_mib(supervisor):
-            figures["server_gpu_memory_mib"] = held
-        if held := footprint.gpu_memory_mib(loop.pid):
-            figures["loop_gpu_memory_mib"] = held
+        figures |= _memory(served, loop)
     print(f"\n{name}: one request at concurrency 1, ms\n{hop_table(figures)}", flush=True)
     return figures
 
 
-def _headline(figures: Figures) -> str:
-    return (
-        f"loop {figures['loop_latency_ms']:.0f} ms, server fresh "
-        f"{figures['latency_ms_fresh']:.0f} ms, repeated {figures['latency_ms_repeated']:.0f} ms, "
-        f"repeated at 8 {figures['speedup_repeated_c8']:.1f} x the loop"
-    )
+def _measure_mediround(name: str, setup: ConversationSetup, weights: Path) -> Figures:
+    longest = setup.lengths[-1]
+    with (
+        serve(name, [conversation_rounds.PIPELINE], setup.repository) as served,
+        ConversationLoop(setup.profile, weights) as loop,
+    ):
+        bench = ConversationBench(setup, served, loop)
+        figures: Figures = {**loop.about}
+        bench.warm_up()
+        figures |= _rounds(
+            name,
+            setup.rounds,
+            lambda number: bench.round(backwards=number % 2 == 1),
+            lambda one: (
+                f"{longest} rounds {one[f'conversation_ms_rounds_{longest}']:.0f} ms, loop "
+                f"{one[f'loop_conversation_ms_rounds_{longest}']:.0f} ms; later rounds "
+                f"{one['later_over_first']:.2f} of the first"
+            ),
+        )
+        figures |= _memory(served, loop)
+    print(f"\n{name}\n{conversation_table(figures, setup.lengths)}", flush=True)
+    return figures
 
 
-def _export(setup: Setup) -> None:
-    """Write the repository anew, except the checkout's own, which is measured as it stands."""
-    if setup.repository == MODEL_REPOSITORY:
-        return
-    print(f"exporting profile {setup.profile} with random weights", flush=True)
-    command = [sys.executable, "-m", "export", "--profile", setup.profile, "--random"]
-    subprocess.run([*command, "--repository", str(setup.repository)], cwd=ROOT, check=True)
+def _measure_organseg(name: str, setup: OrganSetup, weights: Path) -> Figures:
+    with (
+        serve(name, [organ_rounds.PIPELINE], setup.repository) as served,
+        OrganLoop(setup.profile, weights) as loop,
+    ):
+        bench = OrganBench(setup, served, loop)
+        figures: Figures = {**loop.about, **bench.warm_up()}
+        figures |= _rounds(
+            name,
+            setup.rounds,
+            lambda number: bench.round(backwards=number % 2 == 1),
+            lambda one: (
+                f"loop {one['loop_latency_ms']:.0f} ms; repeated at 8 "
+                f"{one['speedup_repeated_c8']:.1f} x the loop"
+            ),
+        )
+        return figures | _memory(served, loop)
+
+
+def _rounds(
+    name: str, rounds: int, one: Callable[[int], Figures], headline: Callable[[Figures], str]
+) -> Figures:
+    """Medians of all figures over the rounds; of masks' agreement the least."""
+    measured = []
+    for number in range(rounds):
+        measured.append(one(number))
+        print(f"{name}: round {number + 1} of {rounds}: {headline(measured[-1])}", flush=True)
+    figures: Figures = {"rounds": rounds}
+    for key in dict.fromkeys(key for one_round in measured for key in one_round):
+        values = [one_round[key] for one_round in measured if key in one_round]
+        figures[key] = min(values) if key == "mask_agreement" else median(values)
+    return figures
+
+
+def _memory(served: Served, loop: LoopProcess) -> Figures:
+    return served.memory() | footprint.memory("loop", loop.pid)
+
+
+def _export(profile: str, repository: Path) -> None:
+    """Write a repository anew; the demo's is measured as it stands."""
+    print(f"exporting profile {profile} with random weights", flush=True)
+    command = [sys.executable, "-m", "export", "--profile", profile, "--random"]
+    subprocess.run([*command, "--repository", str(repository)], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
+from typing import TypeVar
 
-from benchmarks.workload import Case
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Measured:
         return len(self.latencies_ms) / self.wall_s
 
 
-def run(ask: Callable[[Case], object], cases: Sequence[Case], concurrency: int) -> Measured:
+def run(ask: Callable[[T], object], cases: Sequence[T], concurrency: int) -> Measured:
     """Ask all questions, `concurrency` at a time; a worker takes the next one when it is free.
 
     Raises:
@@ -42,7 +43,7 @@ def run(ask: Callable[[Case], object], cases: Sequence[Case], concurrency: int) 
     return Measured(latencies_ms, time.perf_counter() - started)
 
 
-def _timed(ask: Callable[[Case], object], case: Case) -> float:
+def _timed(ask: Callable[[T], object], case: T) -> float:
     started = time.perf_counter()
     ask(case)
     return 1e3 * (time.perf_counter() - started)

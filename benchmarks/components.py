@@ -3,16 +3,13 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
-from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.step_traces import StepTraces
+from benchmarks.triton_calls import Tensors, infer
 from benchmarks.workload import Case
-
-Tensors = dict[str, np.ndarray]
 
 DECODER = "medisee_mask_decoder"
 
@@ -59,7 +56,7 @@ class Components:
 
         def ask(model: str, inputs: Tensors) -> Tensors:
             ids[model] = uuid.uuid4().hex
-            return self._infer(model, inputs, ids[model])
+            return infer(self._client, model, inputs, ids[model])
 
         embedded = ask("medsam_image_embedding", {"image": image})
         patches = ask("llava_image_tokens", {"image": image})["patch_tokens"]
@@ -85,12 +82,3 @@ class Components:
             cached_tokens=int(answer["cached_tokens"][0]),
             computed_tokens=int(answer["computed_tokens"][0]),
         )
-
-    def _infer(self, model: str, inputs: Tensors, request_id: str) -> Tensors:
-        tensors = []
-        for name, array in inputs.items():
-            tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            tensors.append(tensor.set_data_from_numpy(np.ascontiguousarray(array)))
-        result = self._client.infer(model, tensors, request_id=request_id)
-        response: Any = result.get_response()
-        return {output.name: result.as_numpy(output.name) for output in response.outputs}

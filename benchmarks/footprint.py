@@ -11,6 +11,14 @@ import pynvml
 SAMPLE_EVERY_S = 0.1
 
 
+def memory(name: str, pid: int) -> dict[str, float]:
+    """`NAME_memory_mib` of a process and all below it; `NAME_gpu_memory_mib` where it has some."""
+    figures = {f"{name}_memory_mib": memory_mib(pid)}
+    if held := gpu_memory_mib(pid):
+        figures[f"{name}_gpu_memory_mib"] = held
+    return figures
+
+
 def memory_mib(pid: int) -> float:
     """Proportional set size of a process and all below it: shared pages count once, in shares."""
     root = psutil.Process(pid)

@@ -1,111 +1,54 @@
 """Command: how good the answers are, asked of the running server on held-out data.
 
-Template, deformations, question templates and wordings are those training never saw. Every
-structure is asked for equally often. The last line is one JSON object, also written to
-`benchmarks/results/quality.json`.
+The last line is one JSON object, also written to `benchmarks/results/quality.json`.
 """
 
 import argparse
-import random
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from saymask import Client, box_from_mask
 
+from benchmarks.quality_mediround import measure_mediround
+from benchmarks.quality_medisee import measure_medisee
+from benchmarks.quality_organseg import measure_organseg
 from benchmarks.results import report
 from serving.launcher import launch
-from training.data.questions import Question, generate
-from training.data.slices import Slice, SliceConfig, SliceSampler
-from training.data.structures import STRUCTURES
-from training.data.templates import TEST_TEMPLATE, load_template
-from training.metrics import BoxMetrics, MaskMetrics
 
-SEED = 20_000
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question about one held-out view."""
-
-    view: Slice
-    structure: int
-    question: Question
+MEASURES: dict[str, tuple[Callable[[str, int], dict[str, float]], int]] = {
+    "medisee": (measure_medisee, 20),
+    "organseg": (measure_organseg, 20),
+    "mediround": (measure_mediround, 60),
+}
+"""By pipeline: the measure, and how many questions per structure or organ, or conversations."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Ask, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a running server; one is started by default")
-    parser.add_argument("--questions", type=int, default=20, help="per structure (default 20)")
+    parser.add_argument("--only", choices=list(MEASURES), help="one pipeline; all by default")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the usual number of questions (default 1)"
+    )
     arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)  # data are made here while the server computes
+    chosen = [arguments.only] if arguments.only else list(MEASURES)
+
+    def measure(url: str) -> dict[str, dict[str, float]]:
+        figures = {}
+        for name in chosen:
+            print(f"{name}:", flush=True)
+            measure_one, count = MEASURES[name]
+            figures[name] = measure_one(url, max(1, round(count * arguments.share)))
+        return figures
+
     if arguments.url:
-        figures = {"medisee": measure_medisee(arguments.url, arguments.questions)}
+        figures = measure(arguments.url)
     else:
-        with launch(["medisee"]) as server:
-            figures = {"medisee": measure_medisee(server.grpc_url, arguments.questions)}
+        with launch(chosen) as server:
+            figures = measure(server.grpc_url)
     report("quality", figures)
     return 0
-
-
-def cases(per_structure: int) -> Iterator[Case]:
-    """Held-out cases, the same on every run."""
-    sampler = SliceSampler(load_template(TEST_TEMPLATE), SliceConfig())
-    views_rng, rng = np.random.default_rng(SEED), random.Random(SEED)
-    for index, structure in enumerate(STRUCTURES):
-        for _ in range(per_structure):
-            view = sampler.draw(views_rng, index)
-            yield Case(view, index, generate(structure, rng=rng, split="test"))
-
-
-def measure_medisee(url: str, per_structure: int) -> dict[str, float]:
-    """Dice, gIoU, cIoU, box IoU and the share of implicit questions that hit the right structure.
-
-    An implicit question (by attribute or location) counts as right when, of all structures in
-    the view, the asked one overlaps the returned mask best (IoU).
-    """
-    torch.set_num_threads(1)
-    masks, boxes = MaskMetrics(), BoxMetrics()
-    dice_of: dict[str, list[float]] = defaultdict(list)
-    right: list[bool] = []
-    with Client(url) as client:
-        for number, case in enumerate(cases(per_structure), start=1):
-            answer = client.segment(case.view.image.numpy(), case.question.text)
-            truth = case.view.masks[case.structure].numpy()
-            one = MaskMetrics()
-            one.update(answer.mask, truth)
-            masks.update(answer.mask, truth)
-            box = box_from_mask(truth)
-            assert box is not None  # every case's structure is in its view
-            boxes.update(answer.box_xyxy, box)
-            dice_of[STRUCTURES[case.structure].name].append(one.compute().dice)
-            if case.question.kind != "direct":
-                right.append(_best_overlap(answer.mask, case.view) == case.structure)
-            if number % 40 == 0:
-                print(f"{number} questions: Dice {masks.compute().dice:.3f}", flush=True)
-    for name, scores in dice_of.items():
-        print(f"  {name:24s} Dice {np.mean(scores):.3f}")
-    mask_scores, box_scores = masks.compute(), boxes.compute()
-    return {
-        "dice": mask_scores.dice,
-        "giou": mask_scores.giou,
-        "ciou": mask_scores.ciou,
-        "box_iou": box_scores.iou,
-        "box_accuracy": box_scores.accuracy,
-        "implicit_accuracy": float(np.mean(right)),
-        "questions": float(mask_scores.count),
-        "implicit_questions": float(len(right)),
-    }
-
-
-def _best_overlap(mask: np.ndarray, view: Slice) -> int:
-    """Index of the present structure with the largest IoU, -1 when the mask hits none."""
-    truths = view.masks.numpy()
-    overlap = (truths & mask).sum(axis=(1, 2))
-    iou = overlap / np.maximum(1, (truths | mask).sum(axis=(1, 2))) * view.present.numpy()
-    return int(iou.argmax()) if iou.max() > 0 else -1
 
 
 if __name__ == "__main__":

@@ -1,33 +1,28 @@
-"""The research-style loop: plain PyTorch, one question after another, everything recomputed.
+"""MediSee's research-style loop: plain PyTorch, one question after another, all recomputed.
 
-It runs in a process of its own, so that its threads and memory are not those of the client that
-asks the server, and is idle while the server is measured. It starts from the same pixels and words
-as the server and ends with the same mask.
+It starts from the same pixels and words as the server and ends with the same mask.
 """
 
-import multiprocessing
-import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.closed_loop import Measured
-from benchmarks.plain_network import plain_network, source_of
+from benchmarks.loop_process import LoopProcess
+from benchmarks.plain_network import plain_network
 from benchmarks.workload import Case
+from export.sources import Source
 from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer, medisee_prompt
 from serving.preprocessing import check_image, clip_frame, sam_frame
 from training.networks.medisee import MediSee
+from training.networks.profiles import ProfileName
 
 
 @dataclass(frozen=True)
@@ -41,80 +36,30 @@ class LoopAnswers:
     """(H, W) bool, one per question."""
 
 
-class ResearchLoop:
-    """Handle of the loop's process; leaving its `with` block ends it.
+class ResearchLoop(LoopProcess):
+    """The loop, in a process of its own.
 
     Args:
         profile: As in `benchmarks.plain_network.source_of`.
         weights: Likewise.
     """
 
-    def __init__(self, profile: str, weights: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, profile, weights), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._about: dict[str, Any] = {}
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        assert self._process.pid is not None
-        return self._process.pid
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """`loop_threads` and `loop_device`; waits until the networks are there."""
-        if not self._about:
-            self._about = self._receive()
-        return self._about
+    def __init__(self, profile: ProfileName, weights: Path) -> None:
+        super().__init__(_start, profile, weights)
 
     def answer(self, cases: Sequence[Case]) -> LoopAnswers:
-        """Answer the questions one after another.
-
-        Raises:
-            RuntimeError: if the process failed; its own error stands above.
-        """
-        assert self.about
-        self._connection.send(list(cases))
-        return self._receive()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with suppress(OSError):
-            self._connection.send(None)
-        self._process.join(timeout=30)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
-        except EOFError:
-            raise RuntimeError("the research-style loop ended; its error stands above") from None
+        """Answer the questions one after another."""
+        answers: LoopAnswers = self.work(list(cases))
+        return answers
 
 
-def _serve(connection: Connection, profile: str, weights: Path) -> None:
-    """Body of the process: answers lists of cases until it receives None."""
-    threads = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = source_of(profile, weights)
+def _start(source: Source, device: torch.device) -> Callable[[list[Case]], LoopAnswers]:
     assert source.language_model.tokenizer is not None
     tokenizer = LlavaTokenizer(source.language_model.tokenizer, MEDISEE_ADDED_TOKENS)
-    network = plain_network(source).to(device)
+    network = plain_network(source, MediSee).to(device)
     clock = _NetworkClock(network)
-    connection.send({"loop_threads": threads, "loop_device": device})
-    while (cases := connection.recv()) is not None:
+
+    def answer(cases: list[Case]) -> LoopAnswers:
         latencies_ms, masks = [], []
         started = time.perf_counter()
         for case in cases:
@@ -122,7 +67,9 @@ def _serve(connection: Connection, profile: str, weights: Path) -> None:
             masks.append(_mask(network, tokenizer, case))
             latencies_ms.append(1e3 * (time.perf_counter() - one))
         measured = Measured(latencies_ms, time.perf_counter() - started)
-        connection.send(LoopAnswers(measured, clock.take(), masks))
+        return LoopAnswers(measured, clock.take(), masks)
+
+    return answer
 
 
 def _mask(network: MediSee, tokenizer: LlavaTokenizer, case: Case) -> np.ndarray:

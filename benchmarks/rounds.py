@@ -1,36 +1,36 @@
-"""One round: loop, server and component models take turns, each while the others idle."""
+"""One round of MediSee: loop, server and component models take turns, while the others idle."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 import tritonclient.grpc as triton
 from saymask import Client, Segmentation
 
 from benchmarks import closed_loop, footprint
+from benchmarks.agreement import least_agreement
 from benchmarks.components import Components
 from benchmarks.hops import hops_of
+from benchmarks.model_runs import model_runs
 from benchmarks.ratios import CONCURRENCY, ENCODERS, NETWORKS, Figures, ratios
 from benchmarks.research_loop import ResearchLoop
 from benchmarks.step_traces import StepTraces
 from benchmarks.workload import Case, Workload
+from training.networks.profiles import ProfileName
 
 SETTLING_S = 0.4
 """Pause when server and loop change turns: their threads spin for 0.2 s after their last work."""
-
-LEAST_AGREEMENT = 0.95
-"""Share of pixels below which loop and server cannot have the same weights."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """One profile and how much is asked of it."""
 
-    profile: str
+    profile: ProfileName
     """As `python -m export --profile` calls it."""
     repository: Path
     long_side: int
@@ -42,6 +42,11 @@ class Setup:
     """Concurrency -> questions about repeated pictures per round."""
     loop: int
     """Questions to the loop per round."""
+
+    def quick(self) -> Self:
+        """The least that fills every figure."""
+        few = {concurrency: concurrency for concurrency in CONCURRENCY}
+        return replace(self, rounds=1, fresh=few, repeated=few, loop=1)
 
 
 class Bench:
@@ -80,16 +85,7 @@ class Bench:
         time.sleep(SETTLING_S)
         answers = self._loop.answer(cases)
         time.sleep(SETTLING_S)
-        agreement = [
-            float((mine == plain).mean()) for mine, plain in zip(masks, answers.masks, strict=True)
-        ]
-        if min(agreement) < LEAST_AGREEMENT:
-            raise RuntimeError(
-                f"loop and server agree on {min(agreement):.0%} of a mask's pixels: "
-                f"{self._setup.repository} was not exported from the weights that the loop reads; "
-                f"export it again: python -m export --profile {self._setup.profile}"
-            )
-        return {"mask_agreement": min(agreement)}
+        return {"mask_agreement": least_agreement(masks, answers.masks)}
 
     def round(self, *, backwards: bool) -> Figures:
         """Everything once; figures of this round."""
@@ -125,7 +121,7 @@ class Bench:
             answer = self._ask(case)
             latencies_of[answer.request_id] = answer.timings_ms["total"]
 
-        with self._statistics() as spent, footprint.gpu_activity() as gpu:
+        with model_runs(self._raw_client, NETWORKS) as spent, footprint.gpu_activity() as gpu:
             measured = closed_loop.run(ask, cases, concurrency)
         for encoder in ENCODERS:
             if spent[encoder].runs != (count if fresh else 0):
@@ -152,7 +148,7 @@ class Bench:
         return figures
 
     def _components_turn(self) -> Figures:
-        with self._statistics() as spent:
+        with model_runs(self._raw_client, NETWORKS) as spent:
             alone = self._components.measure(self._workload.fresh(self._setup.fresh[1]))
         figures = {name: median(getattr(one, name) for one in alone) for name in asdict(alone[0])}
         for name in ("cached_tokens", "computed_tokens"):
@@ -165,39 +161,3 @@ class Bench:
 
     def _ask(self, case: Case) -> Segmentation:
         return self._client.segment(case.image, case.prompt)
-
-    @contextmanager
-    def _statistics(self) -> Iterator[dict[str, "Spent"]]:
-        """What each ONNX model computed during the block; the dict is filled after it."""
-        spent: dict[str, Spent] = {}
-        before = self._read_statistics()
-        yield spent
-        after = self._read_statistics()
-        for name in NETWORKS:
-            spent[name] = Spent(
-                after[name].runs - before[name].runs, after[name].total_ms - before[name].total_ms
-            )
-
-    def _read_statistics(self) -> dict[str, "Spent"]:
-        statistics = self._raw_client.get_inference_statistics()
-        return {
-            model.name: Spent(
-                model.inference_stats.success.count, model.inference_stats.compute_infer.ns / 1e6
-            )
-            for model in statistics.model_stats
-        }
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Work of one model."""
-
-    runs: int
-    """Requests answered."""
-    total_ms: float
-    """Time in the network, all requests together."""
-
-    @property
-    def mean_ms(self) -> float:
-        """Time in the network per request."""
-        return self.total_ms / self.runs

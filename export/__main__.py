@@ -12,10 +12,11 @@ from typing import get_args
 import torch
 
 from export.build import build
+from export.mediround_checkpoint import mediround_source
 from export.medisee_checkpoint import medisee_source
 from export.random_source import random_source
 from export.sam_keys import load_medsam
-from export.sources import Source, demo_source
+from export.sources import Source, demo_source, joined
 from serving.model_config import MODEL_REPOSITORY, comma_separated
 from training.networks.profiles import ProfileName, full_profile, profile
 from training.weights_folder import TOKENIZER
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", action="store_true", help="random weights, to measure speed")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--medisee", type=Path, metavar="DIR", help="MediSee's *.bin files")
+    parser.add_argument("--mediround", type=Path, metavar="DIR", help="MediRound's *.bin files")
     parser.add_argument(
         "--medsam", type=Path, metavar="FILE", help="MedSAM's .pth for the image encoder"
     )
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--llava-med",
         type=Path,
         metavar="DIR",
-        help="Hugging Face folder whose embedding and head the base gets; with --medisee",
+        help="Hugging Face folder whose embedding and head the base gets",
     )
     parser.add_argument(
         "--tokenizer",
@@ -78,29 +80,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_combination(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    made = arguments.random or arguments.medisee
-    if arguments.random and arguments.medisee:
-        parser.error("--random and --medisee exclude each other: name one source of weights")
-    if arguments.profile != "demo" and not made:
+    published = [f"--{name}" for name in ("medisee", "mediround") if getattr(arguments, name)]
+    if arguments.random and published:
+        parser.error(f"--random and {published[0]} exclude each other: name one source of weights")
+    if arguments.profile != "demo" and not arguments.random and not published:
         parser.error(
             f"profile {arguments.profile} has no committed weights: "
-            + ("name --medisee DIR, or " if arguments.profile == "full" else "")
+            + ("name --medisee DIR or --mediround DIR, or " if arguments.profile == "full" else "")
             + "take random ones with --random"
         )
-    if arguments.medisee and arguments.profile != "full":
-        parser.error("--medisee needs --profile full, the size it was published in")
-    if arguments.medisee and not (arguments.tokenizer or arguments.llava_med):
-        parser.error("--medisee needs --tokenizer FILE: LLaVA-Med's tokenizer.model, 32000 pieces")
-    if arguments.llava_med and not arguments.medisee:
-        parser.error("--llava-med adds to --medisee DIR, which is missing")
-    if not made and (arguments.tokenizer or arguments.medsam):
+    if published and arguments.profile != "full":
+        parser.error(f"{published[0]} needs --profile full, the size it was published in")
+    if published and not (arguments.tokenizer or arguments.llava_med):
+        parser.error(
+            f"{published[0]} needs --tokenizer FILE: LLaVA-Med's tokenizer.model, 32000 pieces"
+        )
+    if arguments.llava_med and not published:
+        parser.error("--llava-med adds to --medisee DIR or --mediround DIR, which is missing")
+    if not (arguments.random or published) and (arguments.tokenizer or arguments.medsam):
         parser.error("the demo weights bring everything: leave out --tokenizer and --medsam")
 
 
 def _source(arguments: argparse.Namespace) -> Source:
-    if arguments.medisee:
+    if arguments.medisee or arguments.mediround:
         tokenizer = arguments.tokenizer or arguments.llava_med / TOKENIZER
-        source = medisee_source(full_profile(), arguments.medisee, tokenizer, arguments.llava_med)
+        opened = [
+            read(full_profile(), folder, tokenizer, arguments.llava_med)
+            for read, folder in (
+                (medisee_source, arguments.medisee),
+                (mediround_source, arguments.mediround),
+            )
+            if folder
+        ]
+        source = opened[0] if len(opened) == 1 else joined(*opened)
     elif arguments.random:
         source = random_source(arguments.profile, arguments.seed, arguments.tokenizer)
     else:

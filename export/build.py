@@ -16,6 +16,7 @@ from export.mllm_folder import NO_TOKENIZER, write_mllm_folder
 from export.sources import Source
 from export.to_onnx import export_onnx
 from serving import model_config
+from serving.context_cache import MATRIX_FILE, METADATA_FILE
 from serving.model_config import MODEL_REPOSITORY
 from training.networks.profiles import Profile
 from training.weights_folder import TOKENIZER
@@ -68,18 +69,23 @@ def example_inputs(profile: Profile) -> dict[str, dict[str, Tensor]]:
     sam, clip = profile.sam_size, profile.clip_size
     grid, channels = sam // profile.sam_patch, profile.sam_decoder.hidden_size
     width = profile.mistral.hidden_size
+    embedding = {"image_embedding": torch.zeros(1, channels, grid, grid)}
+    text = torch.zeros(2, 1, channels)
+    boxes = {"boxes_cxcywh": torch.full((2, 4), 0.5)}
+    inner = {"input_size": torch.tensor([[sam, sam * 3 // 4]])}
+    outer = {"original_size": torch.tensor([[200, 151]])}
     return {
         "medsam_image_encoder": {"pixels": torch.zeros(2, 3, sam, sam)},
         "llava_image_encoder": {"pixels": torch.zeros(2, 3, clip, clip)},
         "medisee_router": {"hidden_states": torch.zeros(2, 2, width)},
         "medisee_box_decoder": {"box_hidden_state": torch.zeros(2, width)},
-        "medisee_mask_decoder": {
-            "image_embedding": torch.zeros(1, channels, grid, grid),
-            "text_embedding": torch.zeros(2, 1, channels),
-            "boxes_cxcywh": torch.full((2, 4), 0.5),
-            "input_size": torch.tensor([[sam, sam * 3 // 4]]),
-            "original_size": torch.tensor([[200, 151]]),
-        },
+        "medisee_mask_decoder": embedding | {"text_embedding": text} | boxes | inner | outer,
+        "mediround_box_encoder": {"boxes_xyxy": torch.full((2, 4), 0.5)},
+        "mediround_text_projection": {"hidden_states": torch.zeros(2, 2, width)},
+        "mediround_jcm": {"text_embedding": text},
+        "mediround_mask_decoder": embedding | {"text_embedding": text} | inner | outer,
+        "organseg_extractors": {"hidden_states": torch.zeros(2, 1, width)},
+        "organseg_mask_decoder": embedding | {"seg_embedding": text} | boxes | outer,
     }
 
 
@@ -99,16 +105,36 @@ def _writers(source: Source, language_dtype: torch.dtype) -> dict[str, Callable[
             raise ValueError(NO_TOKENIZER)
         shutil.copyfile(tokenizer, folder / TOKENIZER)
 
-    return {
-        **writers,
+    writers |= {
         "medsam_image_embedding": write_size(source.profile.sam_size),
         "llava_image_tokens": write_size(source.profile.clip_size),
-        "medisee_prompt": write_tokenizer,
         "explanation_prompt": write_tokenizer,
         "mllm": lambda folder: write_mllm_folder(source.language_model, folder, language_dtype),
         "mllm_stream": lambda folder: None,
         "checked_request": lambda folder: None,
     }
+    if source.networks.medisee is not None:
+        writers["medisee_prompt"] = write_tokenizer
+    if source.networks.mediround is not None:
+        writers["mediround_prompt"] = write_tokenizer
+    if source.organseg is not None:
+        words = source.organseg
+
+        def write_prompt(folder: Path) -> None:
+            write_tokenizer(folder)
+            _write_text(folder / "prompt.txt", words.template)
+
+        def write_context(folder: Path) -> None:
+            for name in (MATRIX_FILE, METADATA_FILE):
+                shutil.copyfile(words.context / name, folder / name)
+
+        writers |= {
+            "organseg_image_embedding": write_size(source.profile.sam_size),
+            "organseg_image_tokens": write_size(source.profile.clip_size),
+            "organseg_prompt": write_prompt,
+            "organseg_context_cache": write_context,
+        }
+    return writers
 
 
 def _write_onnx(name: str, component: nn.Module, inputs: dict[str, Tensor], folder: Path) -> None:

@@ -1,195 +1,44 @@
 """MediSee's published checkpoint -> a source for the export.
 
-Names and shapes follow the released code: the whole PEFT-wrapped network as `zero_to_fp32`
-writes it, one or several `*.bin` in a folder. Tensors stay on the disk until they are written.
+Names and shapes follow the released code. What it shares with MediRound's is
+`export.published_checkpoint`.
 """
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
 
-from export.sam_keys import segment_anything_name
-from export.sources import (
-    Adapter,
-    LanguageModel,
-    Networks,
-    Source,
-    adapter_config,
-    base_config,
-    base_shapes,
-    build_networks,
-    check_tokenizer,
-)
-from export.torch_files import check_tensors, read_torch_files
+from export.published_checkpoint import PublishedSystem, published_shapes, published_source
+from export.sources import Source, build_medisee
 from training.networks.medisee import ADAPTER, ADDED_TOKENS
 from training.networks.profiles import Profile
 
-PEFT_PREFIX = "base_model.model."
-
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_CLIP = "model.vision_tower.vision_tower.vision_model."
-_CLIP_LAYER = re.compile(re.escape(_CLIP) + r"encoder\.layers\.(\d+)\.")
-
-_PARTS = {
-    "llava_image_encoder": {"projector.": "model.mm_projector."},
-    "fusion": {
-        "text_projection.": "model.text_hidden_fcs.0.",
-        "router_seg.": "model.router_seg.",
-        "router_box.": "model.router_box.",
+_SYSTEM = PublishedSystem(
+    name="MediSee",
+    adapter=ADAPTER,
+    added_tokens=ADDED_TOKENS,
+    prefixes={
+        "fusion": {
+            "text_projection.": "model.text_hidden_fcs.0.",
+            "router_seg.": "model.router_seg.",
+            "router_box.": "model.router_box.",
+        },
+        "box_decoder": {
+            f"layers.{ours}.": f"model.bbox_decoder.layers.{theirs}."
+            for theirs, ours in enumerate((0, 2, 4))
+        },
     },
-    "box_decoder": {
-        f"layers.{ours}.": f"model.bbox_decoder.layers.{theirs}."
-        for theirs, ours in enumerate((0, 2, 4))
-    },
-}
-"""Prefixes of our names and of theirs, by field of `Networks`."""
+)
 
 
 def medisee_source(
     profile: Profile, folder: Path, tokenizer: Path, llava_med: Path | None = None
 ) -> Source:
-    """Open a checkpoint.
-
-    Args:
-        profile: Sizes of the networks; `full` for what is published.
-        folder: Holds the `*.bin` files.
-        tokenizer: Sentencepiece model of the base.
-        llava_med: Hugging Face folder of LLaVA-Med. The base's own embedding and head come from
-            there; without it they are MediSee's, without the rows of its added tokens.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if names or shapes differ from the published layout, or the tokenizer's
-            vocabulary from the base's.
-    """
-    check_tokenizer(tokenizer, profile)
-    tensors = _read(folder)
-    networks = build_networks(profile)
-    check_tensors(tensors, _shapes(profile, networks), folder)
-    for part, names in _network_names(networks).items():
-        network: nn.Module = getattr(networks, part)
-        network.load_state_dict({name: tensors[theirs] for name, theirs in names.items()})
-    shapes = base_shapes(profile)
-    if llava_med is None:
-        vocabulary = profile.mistral.vocab_size
-        own = {name: tensors[name][:vocabulary] for name in (_EMBEDDING, _HEAD)}
-        origin = "MediSee's, without its added tokens"
-    else:
-        own = _read_vocabulary(llava_med, shapes)
-        origin = "LLaVA-Med's"
-
-    def base() -> Iterator[tuple[str, Tensor]]:
-        for name in shapes:
-            yield name, own[name] if name in own else tensors[name]
-
-    return Source(
-        description=f"MediSee's checkpoint; the base's embedding and head are {origin}",
-        profile=profile,
-        networks=networks,
-        language_model=LanguageModel(
-            config=base_config(profile),
-            tensors=base,
-            adapters={ADAPTER: Adapter(adapter_config(profile), _adapter_state(tensors))},
-            embeddings={ADAPTER: tensors[_EMBEDDING]},
-            tokenizer=tokenizer,
-        ),
-    )
+    """Open a checkpoint; arguments and errors are those of `published_source`."""
+    return published_source(_SYSTEM, profile, build_medisee(profile), folder, tokenizer, llava_med)
 
 
 def checkpoint_shapes(profile: Profile) -> dict[str, torch.Size]:
-    """Every name of the checkpoint, as it stands after `PEFT_PREFIX`, and its shape.
-
-    `.base_layer`, which newer versions of PEFT put into names, is left out.
-    """
+    """Every name of the checkpoint, as it stands after PEFT's prefix, and its shape."""
     with torch.device("meta"):
-        return _shapes(profile, build_networks(profile))
-
-
-def _shapes(profile: Profile, networks: Networks) -> dict[str, torch.Size]:
-    shapes = {
-        theirs: getattr(networks, part).state_dict()[name].shape
-        for part, names in _network_names(networks).items()
-        for name, theirs in names.items()
-    }
-    # The export does not build CLIP's layers behind the selected hidden state.
-    built = profile.clip.num_hidden_layers + profile.clip_select_layer + 1
-    for name, shape in list(shapes.items()):
-        layer = _CLIP_LAYER.match(name)
-        if layer and layer.group(1) == "0":
-            rest = name[layer.end() :]
-            for number in range(built, profile.clip.num_hidden_layers):
-                shapes[f"{_CLIP}encoder.layers.{number}.{rest}"] = shape
-    for name, shape in base_shapes(profile).items():
-        if name in (_EMBEDDING, _HEAD):
-            shapes[name] = torch.Size((shape[0] + ADDED_TOKENS, shape[1]))
-        else:
-            shapes[name] = shape
-        if name.endswith((".q_proj.weight", ".v_proj.weight")):
-            layer_name, rank = name.removesuffix("weight"), profile.lora_rank
-            shapes[f"{layer_name}lora_A.default.weight"] = torch.Size((rank, shape[1]))
-            shapes[f"{layer_name}lora_B.default.weight"] = torch.Size((shape[0], rank))
-    return shapes
-
-
-def _network_names(networks: Networks) -> dict[str, dict[str, str]]:
-    """Our names -> theirs, by field of `Networks`."""
-    names = {
-        part: {
-            name: f"model.visual_model.{segment_anything_name(name)}"
-            for name in getattr(networks, part).state_dict()
-        }
-        for part in ("image_encoder", "mask_decoder")
-    }
-    for part, prefixes in _PARTS.items():
-        # transformers 5 keeps CLIP's tower without the level `vision_model`; earlier ones do not.
-        tower = {"vision_tower.vision_model.": _CLIP, "vision_tower.": _CLIP}
-        names[part] = {
-            name: next(
-                theirs + name.removeprefix(ours)
-                for ours, theirs in {**tower, **prefixes}.items()
-                if name.startswith(ours)
-            )
-            for name in getattr(networks, part).state_dict()
-        }
-    return names
-
-
-def _adapter_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        PEFT_PREFIX + name.replace(".default", ""): tensor
-        for name, tensor in tensors.items()
-        if ".lora_" in name
-    }
-
-
-def _read(folder: Path) -> dict[str, Tensor]:
-    files = sorted(folder.glob("*.bin"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder}: no *.bin; expected what zero_to_fp32 writes, as MediSee publishes it"
-        )
-    tensors = {}
-    for name, tensor in read_torch_files(files).items():
-        if not name.startswith(PEFT_PREFIX):
-            raise ValueError(f"{folder}: {name}: expected names that begin with {PEFT_PREFIX}")
-        tensors[name.removeprefix(PEFT_PREFIX).replace(".base_layer", "")] = tensor
-    return tensors
-
-
-def _read_vocabulary(folder: Path, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The base's own embedding and head, from safetensors or `*.bin`."""
-    wanted = (_EMBEDDING, _HEAD)
-    found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            stored = set(opened.keys())
-            found |= {name: opened.get_tensor(name) for name in wanted if name in stored}
-    if not found:
-        tensors = read_torch_files(sorted(folder.glob("*.bin")))
-        found = {name: tensors[name] for name in wanted if name in tensors}
-    check_tensors(found, {name: shapes[name] for name in wanted}, folder)
-    return found
+        return published_shapes(_SYSTEM, profile, build_medisee(profile))

@@ -13,15 +13,18 @@ from export.sources import (
     DEMO_ENGINE,
     Adapter,
     LanguageModel,
+    OrganSegTexts,
     Source,
     adapter_config,
     base_config,
     base_shapes,
     build_networks,
     check_tokenizer,
+    context_folder,
 )
 from serving.model_config import ROOT
-from training.networks.medisee import ADAPTER, ADDED_TOKENS
+from serving.organseg_prompt import DEMO_TEMPLATE, MULTIPLE_CHOICE_TEMPLATE
+from training.networks import mediround, medisee, organseg
 from training.networks.profiles import ProfileName, demo_profile, profile
 from training.run import WEIGHTS
 from training.weights_folder import TOKENIZER
@@ -51,9 +54,9 @@ def random_source(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         networks = build_networks(sizes)
-        for network in vars(networks).values():
-            _randomize(network)
+        _randomize(networks.modules())
     vocabulary, width = sizes.mistral.vocab_size, sizes.mistral.hidden_size
+    small = width == demo_profile().mistral.hidden_size
     shapes = base_shapes(sizes)
     words = f"random weights, seed {seed}"
     if tokenizer is None:
@@ -85,14 +88,26 @@ def random_source(
             config=base_config(sizes),
             tensors=base,
             adapters={
-                ADAPTER: Adapter(
+                system: Adapter(
                     adapter_config(sizes),
-                    {name: _random(name, size, seed) for name, size in adapter.items()},
+                    {
+                        name: _random(f"{system}.{name}", size, seed)
+                        for name, size in adapter.items()
+                    },
                 )
+                for system in (medisee.ADAPTER, mediround.ADAPTER, organseg.ADAPTER)
             },
-            embeddings={ADAPTER: _random(ADAPTER, (vocabulary + ADDED_TOKENS, width), seed)},
+            embeddings={
+                system.ADAPTER: _random(
+                    system.ADAPTER, (vocabulary + system.ADDED_TOKENS, width), seed
+                )
+                for system in (medisee, mediround)
+            },
             tokenizer=check_tokenizer(tokenizer, sizes),
-            engine=DEMO_ENGINE if width == demo_profile().mistral.hidden_size else {},
+            engine=DEMO_ENGINE if small else {},
+        ),
+        organseg=OrganSegTexts(
+            context_folder(WEIGHTS), DEMO_TEMPLATE if small else MULTIPLE_CHOICE_TEMPLATE
         ),
     )
 

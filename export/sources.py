@@ -6,18 +6,28 @@ and written a tensor at a time, and never built.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MistralForCausalLM
 
+from serving.context_cache import METADATA_FILE
+from serving.organseg_prompt import DEMO_TEMPLATE
 from training.networks.llava import LlavaImageEncoder
+from training.networks.mediround import (
+    BoxEncoder,
+    JudgmentCorrection,
+    MediRound,
+    TextProjection,
+)
+from training.networks.medisee import MediSee
 from training.networks.medisee_heads import BoxDecoder, DemocraticFusion
+from training.networks.organseg import OrganSeg, OrganSegExtractors
 from training.networks.profiles import Profile, demo_profile
 from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
 from training.run import WEIGHTS
@@ -34,14 +44,51 @@ DEMO_ENGINE = {
 
 
 @dataclass(frozen=True)
-class Networks:
-    """The networks that become ONNX files, in evaluation mode."""
+class MediSeeNetworks:
+    """What MediSee has of its own."""
 
-    image_encoder: SamImageEncoder
-    llava_image_encoder: LlavaImageEncoder
     fusion: DemocraticFusion
     box_decoder: BoxDecoder
     mask_decoder: PromptedMaskDecoder
+
+
+@dataclass(frozen=True)
+class MediRoundNetworks:
+    """What MediRound has of its own."""
+
+    box_encoder: BoxEncoder
+    text_projection: TextProjection
+    jcm: JudgmentCorrection
+    mask_decoder: PromptedMaskDecoder
+
+
+@dataclass(frozen=True)
+class OrganSegNetworks:
+    """What Organ-Seg has of its own."""
+
+    extractors: OrganSegExtractors
+    mask_decoder: PromptedMaskDecoder
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks that become ONNX files, in evaluation mode; a system may be missing."""
+
+    image_encoder: SamImageEncoder
+    llava_image_encoder: LlavaImageEncoder
+    medisee: MediSeeNetworks | None = None
+    mediround: MediRoundNetworks | None = None
+    organseg: OrganSegNetworks | None = None
+
+    def modules(self) -> nn.ModuleDict:
+        """All networks that are there, by their names here; those of systems one level down."""
+        parts: dict[str, nn.Module] = {}
+        for name, part in vars(self).items():
+            if isinstance(part, nn.Module):
+                parts[name] = part
+            elif part is not None:
+                parts[name] = nn.ModuleDict(vars(part))
+        return nn.ModuleDict(parts)
 
 
 @dataclass(frozen=True)
@@ -72,6 +119,16 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
+class OrganSegTexts:
+    """What Organ-Seg is told in words."""
+
+    context: Path
+    """Folder of a context cache, as `training.context_cache` writes it."""
+    template: str
+    """Prompt around a question, `serving.organseg_prompt`."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Everything an export is made of."""
 
@@ -80,17 +137,42 @@ class Source:
     profile: Profile
     networks: Networks
     language_model: LanguageModel
+    organseg: OrganSegTexts | None = None
+    """Missing where the networks have no Organ-Seg."""
+
+
+def build_medisee(profile: Profile) -> Networks:
+    """The shared encoders and MediSee's networks, not trained."""
+    return _evaluating(
+        Networks(
+            SamImageEncoder(profile),
+            LlavaImageEncoder(profile),
+            medisee=MediSeeNetworks(
+                DemocraticFusion(profile), BoxDecoder(profile), PromptedMaskDecoder(profile)
+            ),
+        )
+    )
 
 
 def build_networks(profile: Profile) -> Networks:
-    """The networks of a profile, not trained."""
-    return Networks(
-        SamImageEncoder(profile).eval(),
-        LlavaImageEncoder(profile).eval(),
-        DemocraticFusion(profile).eval(),
-        BoxDecoder(profile).eval(),
-        PromptedMaskDecoder(profile).eval(),
+    """The networks of all systems, not trained."""
+    return _evaluating(
+        replace(
+            build_medisee(profile),
+            mediround=MediRoundNetworks(
+                BoxEncoder(profile),
+                TextProjection(profile),
+                JudgmentCorrection(profile),
+                PromptedMaskDecoder(profile),
+            ),
+            organseg=OrganSegNetworks(OrganSegExtractors(profile), PromptedMaskDecoder(profile)),
+        )
     )
+
+
+def _evaluating(networks: Networks) -> Networks:
+    networks.modules().eval()
+    return networks
 
 
 def base_shapes(profile: Profile) -> dict[str, torch.Size]:
@@ -106,7 +188,7 @@ def base_config(profile: Profile) -> dict[str, Any]:
 
 
 def adapter_config(profile: Profile) -> dict[str, Any]:
-    """Content of `adapter_config.json` for the LoRA that MediSee and MediRound are trained with."""
+    """Content of `adapter_config.json` for the LoRA that all systems are trained with."""
     return {
         "peft_type": "LORA",
         "r": profile.lora_rank,
@@ -143,29 +225,81 @@ def demo_source(weights: Path = WEIGHTS) -> Source:
         FileNotFoundError: if one is missing.
     """
     profile = demo_profile()
-    network = load_weights(profile, weights)
-    base, adapter = weights / "mllm_base", weights / "medisee_adapter"
+    medisee = load_weights(MediSee(profile), weights)
+    mediround = load_weights(MediRound(profile), weights)
+    organseg = load_weights(OrganSeg(profile), weights)
+    base = weights / "mllm_base"
     return Source(
         description="committed demo weights, trained by `python -m training.run`",
         profile=profile,
         networks=Networks(
-            network.image_encoder,
-            network.llava_image_encoder,
-            network.fusion,
-            network.box_decoder,
-            network.mask_decoder,
+            medisee.image_encoder,
+            medisee.llava_image_encoder,
+            MediSeeNetworks(medisee.fusion, medisee.box_decoder, medisee.mask_decoder),
+            MediRoundNetworks(
+                mediround.box_encoder,
+                mediround.text_projection,
+                mediround.jcm,
+                mediround.mask_decoder,
+            ),
+            OrganSegNetworks(organseg.extractors, organseg.mask_decoder),
         ),
         language_model=LanguageModel(
             config=json.loads((base / "config.json").read_text()),
             tensors=lambda: iter(load_file(base / "model.safetensors").items()),
             adapters={
-                "medisee": Adapter(
-                    json.loads((adapter / "adapter_config.json").read_text()),
-                    load_file(adapter / "adapter_model.safetensors"),
-                )
+                system.adapter: _read_adapter(weights / f"{system.adapter}_adapter")
+                for system in (medisee, mediround, organseg)
             },
-            embeddings={"medisee": network.embed_tokens.weight.detach()},
+            embeddings={
+                system.adapter: system.embed_tokens.weight.detach()
+                for system in (medisee, mediround)
+            },
             tokenizer=weights / TOKENIZER,
             engine=DEMO_ENGINE,
         ),
+        organseg=OrganSegTexts(context_folder(weights), DEMO_TEMPLATE),
+    )
+
+
+def joined(first: Source, second: Source) -> Source:
+    """Two systems on one base: what both share is taken from the first.
+
+    Both were trained with these parts frozen, so that they are the same where the weights are.
+    """
+    own = {name: part for name, part in vars(second.networks).items() if part is not None}
+    base = first.language_model
+    return replace(
+        first,
+        description=f"{first.description}; {second.description}",
+        networks=Networks(
+            **(own | {k: v for k, v in vars(first.networks).items() if v is not None})
+        ),
+        language_model=replace(
+            base,
+            adapters=base.adapters | second.language_model.adapters,
+            embeddings=base.embeddings | second.language_model.embeddings,
+        ),
+    )
+
+
+def context_folder(weights: Path) -> Path:
+    """Folder of the one context cache that a folder of weights was trained with.
+
+    Raises:
+        FileNotFoundError: if there is none, or more than one.
+    """
+    versions = sorted((weights / "organseg_context").glob(f"*/{METADATA_FILE}"))
+    if len(versions) != 1:
+        raise FileNotFoundError(
+            f"{weights / 'organseg_context'}: expected the folder of one context cache, found "
+            f"{len(versions)}; make one with: python -m training.context_cache"
+        )
+    return versions[0].parent
+
+
+def _read_adapter(folder: Path) -> Adapter:
+    return Adapter(
+        json.loads((folder / "adapter_config.json").read_text()),
+        load_file(folder / "adapter_model.safetensors"),
     )

@@ -15,6 +15,9 @@ from serving.model_config import ModelConfig
 
 OPSET = 18
 
+ITEMS = 2
+"""Size of an example where the number of items is free behind the first axis, too."""
+
 
 def export_onnx(
     component: nn.Module, config: ModelConfig, inputs: dict[str, Tensor], file: Path
@@ -40,9 +43,15 @@ def export_onnx(
     for spec in (*config.inputs, *config.outputs):
         dims = [-1, *spec.dims] if batched else list(spec.dims)
         axes[spec.name] = {i: f"{spec.name}_{i}" for i, size in enumerate(dims) if size == -1}
-    # Of inputs, only the number of items varies: a network's own sizes are constants of its graph.
-    free = {name: {0: named[0]} for name, named in axes.items() if 0 in named}
-    free |= {spec.name: axes[spec.name] for spec in config.outputs}
+    # Of inputs, only numbers of items vary, which stand in front: a network's own sizes, and the
+    # last axis is always one, are constants of its graph.
+    free = {spec.name: axes[spec.name] for spec in config.outputs}
+    for name, example in inputs.items():
+        numbers: dict[int, str] = {}
+        while len(numbers) in axes[name] and len(numbers) < example.ndim - 1:
+            numbers[len(numbers)] = axes[name][len(numbers)]
+        if numbers:
+            free[name] = numbers
     file.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

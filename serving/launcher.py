@@ -49,8 +49,9 @@ DEFAULT_STUB_TIMEOUT_S = 180
 """The same for other backends; importing torch from a busy disk takes a minute."""
 
 THREAD_POOL_SIZE = 160
-"""Threads in the server for calls that Python models make. A call holds one until its callee is
-done; further calls wait their turn, which ends because no callee calls on."""
+"""Threads in the server for calls that one instance of a Python model makes. A call holds one until
+its callee is done; further calls wait their turn, which ends because a callee that calls on has
+threads of its own and no model calls itself."""
 
 GRPC_INFER_THREADS = 16
 """gRPC handlers where the server has the option (25.x on); its own 2 queue up large requests."""

@@ -111,6 +111,16 @@ class ModelConfig:
         """True when a request may get any number of responses."""
         return self.proto.model_transaction_policy.decoupled
 
+    @property
+    def has_sequences(self) -> bool:
+        """True when requests belong to sequences, each with a correlation id."""
+        return self.proto.HasField("sequence_batching")
+
+    @property
+    def sequence_idle_s(self) -> float:
+        """Seconds after which Triton gives up a sequence that nobody continues."""
+        return self.proto.sequence_batching.max_sequence_idle_microseconds / 1e6
+
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs in the order of the file."""

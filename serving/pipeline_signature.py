@@ -60,12 +60,12 @@ def check_signature(pipeline: type, config: model_config.ModelConfig) -> None:
     """Check that a pipeline's `__call__` takes the configuration's inputs.
 
     Raises:
-        ValueError: Names differ, an optional input has no default, or generator and decoupled
-            disagree.
+        ValueError: Names differ, an optional input has no default, or generator and decoupled,
+            or sequence and sequence batching, disagree.
     """
     declared = dict(inspect.signature(pipeline.__call__).parameters)
-    declared.pop("self", None)
-    declared.pop("is_cancelled", None)
+    for name in ("self", "is_cancelled", "sequence"):
+        declared.pop(name, None)
     if set(declared) != set(config.input_names):
         raise ValueError(
             f"{pipeline.__name__}.__call__ takes {', '.join(declared) or 'nothing'}; the inputs of "
@@ -82,11 +82,21 @@ def check_signature(pipeline: type, config: model_config.ModelConfig) -> None:
             f"{pipeline.__name__}.__call__ is a generator: model {config.name!r} needs "
             "model_transaction_policy { decoupled: true }"
         )
+    if asks_sequence(pipeline) != config.has_sequences:
+        raise ValueError(
+            f"{pipeline.__name__}.__call__ takes a sequence: {asks_sequence(pipeline)}; model "
+            f"{config.name!r} has sequence_batching: {config.has_sequences}; expected both or none"
+        )
 
 
 def asks_cancellation(pipeline: type) -> bool:
     """True when `__call__` declares a parameter `is_cancelled`."""
     return "is_cancelled" in inspect.signature(pipeline.__call__).parameters
+
+
+def asks_sequence(pipeline: type) -> bool:
+    """True when `__call__` declares a parameter `sequence`."""
+    return "sequence" in inspect.signature(pipeline.__call__).parameters
 
 
 def text_parameters(pipeline: type) -> frozenset[str]:

@@ -9,6 +9,7 @@ The pipeline is plain Python, so that it runs in a plain test. Its `__init__` ma
 
 - `version_folder` (Path): the model's version folder, where its artifacts lie,
 - `call` (Callable): runs another served model, see `PythonModel.call`,
+- `sequence_idle_s` (float): `max_sequence_idle_microseconds` of its sequence batching, in seconds,
 - any key of the configuration's `parameters`; values are converted to int, float or bool where the
   annotation says so, and are strings otherwise.
 
@@ -16,7 +17,9 @@ Its `__call__` takes tensors as keyword arguments named as in `config.pbtxt` and
 arrays, also named so. An optional input that a request leaves out keeps the parameter's default. A
 parameter annotated `str` receives the text of a BYTES (1) tensor. A parameter named `is_cancelled`
 receives a function without arguments that says whether the client has given up; a pipeline that
-asks it raises `serving.errors.Cancelled`. A decoupled model's `__call__` is a generator of such
+asks it raises `serving.errors.Cancelled`. One named `sequence`, of a model with sequence batching,
+receives a `serving.sequence_control.SequenceControl`: to which sequence the request belongs, and
+whether it starts or ends it. A decoupled model's `__call__` is a generator of such
 dicts, one for each response. `close()`, if there is one, runs at unload.
 
 A pipeline that does not ask answers a cancelled request, too. It must: where a step of an ensemble
@@ -24,7 +27,8 @@ fails while others of it are being started, Triton 24.10 may crash (docs/archite
 cancelled ensemble would let several fail at once.
 
 Requests overlap in threads, at most `max_in_flight` (parameter, default 64) at a time; one more is
-refused as UNAVAILABLE. Whole batches are for backends, see `serving.backends.onnxruntime`.
+refused as UNAVAILABLE. So do requests of one sequence: Triton hands on the next one as soon as
+`execute` has returned. Whole batches are for backends, see `serving.backends.onnxruntime`.
 """
 
 import locale
@@ -49,11 +53,13 @@ from serving.error_text import untag  # noqa: E402
 from serving.errors import Cancelled, Unavailable, error_of  # noqa: E402
 from serving.pipeline_signature import (  # noqa: E402
     asks_cancellation,
+    asks_sequence,
     check_signature,
     constructor_arguments,
     text_parameters,
 )
 from serving.responses import response_of  # noqa: E402
+from serving.sequence_control import SequenceControl  # noqa: E402
 from serving.tensors import array_of, text_of  # noqa: E402
 from serving.triton_error import error_response, kind_of_code  # noqa: E402
 
@@ -81,12 +87,17 @@ class PythonModel:
             raise ValueError(f"max_in_flight is {self._max_in_flight}, expected at least 1")
         version_folder = Path(args["model_repository"]) / args["model_version"]
         check_signature(self.pipeline, self._config)
-        offered = {"version_folder": version_folder, "call": self.call}
+        offered = {
+            "version_folder": version_folder,
+            "call": self.call,
+            "sequence_idle_s": self._config.sequence_idle_s,
+        }
         self._pipeline = self.pipeline(
             **constructor_arguments(self.pipeline, self._config, offered)
         )
         self._texts = text_parameters(self.pipeline)
         self._asks_cancelled = asks_cancellation(self.pipeline)
+        self._asks_sequence = asks_sequence(self.pipeline)
         self._slots = threading.BoundedSemaphore(self._max_in_flight)
         self._threads = ThreadPoolExecutor(self._max_in_flight, self._config.name)
 
@@ -155,6 +166,8 @@ class PythonModel:
             arguments = self._arguments(request)
             if self._asks_cancelled:
                 arguments["is_cancelled"] = cancelled
+            if self._asks_sequence:
+                arguments["sequence"] = _sequence_control(request)
             result = self._pipeline(**arguments)
             wanted = request.requested_output_names()
             if isinstance(result, Iterator):
@@ -217,6 +230,18 @@ def _wire_array(value: Any) -> np.ndarray:
         encoded = value.encode("utf-8") if isinstance(value, str) else value
         return np.array([encoded], dtype=np.object_)
     return np.ascontiguousarray(value)
+
+
+def _sequence_control(request: Any) -> SequenceControl:
+    # Triton 24.10 could hand these over as input tensors, too, but not an id that is a string: it
+    # comes in a buffer of 132 bytes, and the Python backend takes the zeros behind it for more
+    # strings and refuses the request.
+    flags = request.flags()
+    return SequenceControl(
+        correlation_id=str(request.correlation_id()),
+        start=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
+        end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
+    )
 
 
 def _cancellation(sender: Any) -> Callable[[], bool]:

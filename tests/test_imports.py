@@ -92,7 +92,10 @@ def test_importing_saymask_alone_loads_none_of_its_dependencies():
 
 
 def test_pipelines_of_python_models_load_without_torch():
-    loaded = modules_after("import serving.prompts, serving.image_features, serving.launcher")
+    loaded = modules_after(
+        "import serving.prompts, serving.image_features, serving.launcher, serving.organseg, "
+        "serving.organseg_features, serving.context_cache"
+    )
     assert not loaded & {"torch", "transformers", "vllm", "onnxruntime"}
 
 

@@ -13,16 +13,29 @@ import torch
 from torch import Tensor
 
 from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer
-from training.data.questions import corpus
-from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, Template, load_template
+from serving.mediround_prompt import MEDIROUND_ADDED_TOKENS
+from training.context_cache import TEXTS, build_cache, load_context
+from training.data.corpus import corpus
+from training.data.organs import ORGANS
+from training.data.phantom_views import PhantomSampler, PhantomViewConfig
+from training.data.slices import SliceConfig, SliceSampler
+from training.data.structures import STRUCTURES
+from training.data.templates import TEST_TEMPLATE, TRAIN_TEMPLATE, TemplateName, load_template
 from training.data.tokenizer import train_tokenizer
+from training.data.views import ViewSampler
+from training.networks.mediround import MediRound
 from training.networks.medisee import MediSee
+from training.networks.organseg import OrganSeg
 from training.networks.profiles import Profile, demo_profile
+from training.networks.system import System
 from training.stages.image_encoder import ImageEncoderStage
 from training.stages.language_base import LanguageBaseStage
+from training.stages.mediround import MediRoundStage
+from training.stages.mediround_jcm import MediRoundJcmStage
 from training.stages.medisee import MediSeeStage
+from training.stages.organseg import OrganSegStage
 from training.trainer import Schedule, Stage, Trainer
-from training.weights_folder import load_base_state, save_weights
+from training.weights_folder import S, load_base_state, save_weights
 
 WEIGHTS = Path(__file__).parent / "weights" / "demo"
 """Folder of the committed demo weights."""
@@ -35,8 +48,8 @@ class Setting:
     """What every stage is built from."""
 
     profile: Profile
-    train: Template
-    held_out: Template
+    train: ViewSampler
+    held_out: ViewSampler
     weights: Path
     runs: Path
 
@@ -55,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
     setting = Setting(
         profile=demo_profile(),
-        train=load_template(TRAIN_TEMPLATE),
-        held_out=load_template(TEST_TEMPLATE),
+        train=_views(TRAIN_TEMPLATE, held_out=False),
+        held_out=_views(TEST_TEMPLATE, held_out=True),
         weights=arguments.weights,
         runs=arguments.runs,
     )
@@ -64,8 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.stage or STAGES:
         stage, schedule = STAGES[name](setting)
         figures[name] = Trainer(stage, schedule, setting.runs).run()
-        if isinstance(stage, MediSeeStage):
-            save_weights(stage.network, setting.weights)
+        for system in stage.modules.values():
+            if isinstance(system, System):
+                save_weights(system, setting.weights)
     print(json.dumps(figures))
     return 0
 
@@ -83,26 +97,21 @@ def _language_base(setting: Setting) -> tuple[Stage, Schedule]:
 
 
 def _medisee(setting: Setting) -> tuple[Stage, Schedule]:
-    first, second = (_trained(setting, name) for name in ("image_encoder", "language_base"))
-    network = MediSee(setting.profile)
-    network.image_encoder.load_state_dict(_part(first, "image_encoder"))
-    network.mask_decoder.load_state_dict(_part(first, "mask_decoder"))
-    network.llava_image_encoder.load_state_dict(_part(second, "llava_image_encoder"))
-    load_base_state(network, _part(second, "mllm"))
+    first, network = _started(setting, MediSee(setting.profile))
     # The box head that taught the base to point is a good start for the box decoder.
+    second = _trained(setting, "language_base")
     network.box_decoder.load_state_dict(_part(second, "box_head"))
-    network.adopt_base_vocabulary()
     stage = MediSeeStage(
         "medisee",
         network,
         _tokenizer(setting, MEDISEE_ADDED_TOKENS),
-        setting.train,
-        setting.held_out,
+        setting.train.brain,
+        setting.held_out.brain,
         seed=2000,
         structure_vectors=first["structure_embedding.weight"],
         align_steps=80,
     )
-    return stage, Schedule(steps=1000, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=700, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
@@ -112,13 +121,71 @@ def _medisee_finetuned(setting: Setting) -> tuple[Stage, Schedule]:
         "medisee_finetuned",
         network,
         _tokenizer(setting, MEDISEE_ADDED_TOKENS),
-        setting.train,
-        setting.held_out,
+        setting.train.brain,
+        setting.held_out.brain,
         seed=3000,
         similarity=True,
     )
-    schedule = Schedule(steps=150, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
+    schedule = Schedule(steps=100, learning_rate=3e-4, weight_decay=0.0, warmup_steps=20)
     return stage, schedule
+
+
+def _organseg(setting: Setting) -> tuple[Stage, Schedule]:
+    first, network = _started(setting, OrganSeg(setting.profile))
+    organs = slice(len(STRUCTURES), len(STRUCTURES) + len(ORGANS))
+    stage = OrganSegStage(
+        network,
+        _tokenizer(setting),
+        setting.train.abdomen,
+        setting.held_out.abdomen,
+        load_context(build_cache(TEXTS, setting.weights / "organseg_context")),
+        seed=6000,
+        structure_vectors=first["structure_embedding.weight"][organs],
+        align_steps=120,
+    )
+    return stage, Schedule(steps=550, learning_rate=1e-3, weight_decay=0.0)
+
+
+def _mediround(setting: Setting) -> tuple[Stage, Schedule]:
+    first, network = _started(setting, MediRound(setting.profile))
+    stage = MediRoundStage(
+        "mediround",
+        network,
+        _tokenizer(setting, MEDIROUND_ADDED_TOKENS),
+        setting.train,
+        setting.held_out,
+        seed=4000,
+        structure_vectors=first["structure_embedding.weight"],
+        align_steps=250,
+    )
+    return stage, Schedule(steps=600, learning_rate=1e-3, weight_decay=0.0)
+
+
+def _mediround_jcm(setting: Setting) -> tuple[Stage, Schedule]:
+    network = MediRound(setting.profile)
+    network.load_state_dict(_part(_trained(setting, "mediround"), "mediround"))
+    stage = MediRoundJcmStage(
+        "mediround_jcm",
+        network,
+        _tokenizer(setting, MEDIROUND_ADDED_TOKENS),
+        setting.train,
+        setting.held_out,
+        seed=5000,
+    )
+    schedule = Schedule(steps=120, learning_rate=1e-3, weight_decay=0.0, warmup_steps=20)
+    return stage, schedule
+
+
+def _started(setting: Setting, network: S) -> tuple[dict[str, Tensor], S]:
+    """A system with what the first two stages left, and the first stage's whole state."""
+    first, second = (_trained(setting, name) for name in ("image_encoder", "language_base"))
+    network.image_encoder.load_state_dict(_part(first, "image_encoder"))
+    network.mask_decoder.load_state_dict(_part(first, "mask_decoder"))
+    network.llava_image_encoder.load_state_dict(_part(second, "llava_image_encoder"))
+    load_base_state(network, _part(second, "mllm"))
+    if network.added_tokens:
+        network.adopt_base_vocabulary()
+    return first, network
 
 
 STAGES: dict[str, Callable[[Setting], tuple[Stage, Schedule]]] = {
@@ -126,7 +193,17 @@ STAGES: dict[str, Callable[[Setting], tuple[Stage, Schedule]]] = {
     "language_base": _language_base,
     "medisee": _medisee,
     "medisee_finetuned": _medisee_finetuned,
+    "organseg": _organseg,
+    "mediround": _mediround,
+    "mediround_jcm": _mediround_jcm,
 }
+
+
+def _views(template: TemplateName, *, held_out: bool) -> ViewSampler:
+    return ViewSampler(
+        SliceSampler(load_template(template), SliceConfig()),
+        PhantomSampler(PhantomViewConfig(), held_out=held_out),
+    )
 
 
 def _trained(setting: Setting, stage: str) -> dict[str, Tensor]:

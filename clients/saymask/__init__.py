@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saymask.client import Client, ExplanationStream, PendingSegmentation
     from saymask.connection import Tls
+    from saymask.conversation import Conversation, ConversationLost
+    from saymask.conversation_replay import Replay
+    from saymask.conversation_round import ConversationRound, Instance
     from saymask.errors import (
         Cancelled,
         DeadlineExceeded,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         ServerError,
         Unavailable,
     )
+    from saymask.organs import OrganFinding
     from saymask.readers import read_image
     from saymask.results import Health, ModelInfo, Segmentation, TensorInfo, box_from_mask
     from saymask.source_image import SourceImage
@@ -35,6 +39,11 @@ _MODULE_OF_NAME = {
     "ExplanationStream": "client",
     "PendingSegmentation": "client",
     "Tls": "connection",
+    "Conversation": "conversation",
+    "ConversationLost": "conversation",
+    "Replay": "conversation_replay",
+    "ConversationRound": "conversation_round",
+    "Instance": "conversation_round",
     "Cancelled": "errors",
     "DeadlineExceeded": "errors",
     "InvalidArgument": "errors",
@@ -45,6 +54,7 @@ _MODULE_OF_NAME = {
     "SaymaskError": "errors",
     "ServerError": "errors",
     "Unavailable": "errors",
+    "OrganFinding": "organs",
     "Health": "results",
     "ModelInfo": "results",
     "Segmentation": "results",
@@ -58,15 +68,21 @@ _MODULES = ("aio", "mask_codec")
 __all__ = [
     "Cancelled",
     "Client",
+    "Conversation",
+    "ConversationLost",
+    "ConversationRound",
     "DeadlineExceeded",
     "ExplanationStream",
     "Health",
+    "Instance",
     "InvalidArgument",
     "MissingExtra",
     "ModelInfo",
     "NotFound",
+    "OrganFinding",
     "PendingSegmentation",
     "PermissionDenied",
+    "Replay",
     "ResourceExhausted",
     "SaymaskError",
     "Segmentation",

@@ -26,12 +26,15 @@ _WINDOW = (
 )
 
 
-def check_image(image: ImageLike) -> NDArray[np.uint8]:
+def check_image(
+    image: ImageLike, *, ct_window: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
     """Return the picture as the pipelines take it.
 
     Args:
         image: uint8 (H, W), (H, W, 1) or (H, W, 3), RGB; a PIL image; a `SourceImage`; or the path
             of a file that `saymask.read_image` reads.
+        ct_window: of a file, as `saymask.read_image` takes it.
 
     Returns:
         (H, W, C) uint8, C in {1, 3}, contiguous.
@@ -44,7 +47,7 @@ def check_image(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
         from saymask.readers import read_image
 
-        image = read_image(image)
+        image = read_image(image, ct_window=ct_window)
     if isinstance(image, SourceImage):
         return image.pixels
     if not isinstance(image, np.ndarray):

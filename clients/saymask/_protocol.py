@@ -20,6 +20,9 @@ from saymask.results import ModelInfo, Segmentation, TensorInfo
 
 MASK_PIPELINE = "medisee"
 EXPLANATION_PIPELINE = "medisee_explain"
+ORGAN_PIPELINE = "organseg"
+CONVERSATION_PIPELINE = "mediround"
+PIPELINES = (MASK_PIPELINE, EXPLANATION_PIPELINE, ORGAN_PIPELINE, CONVERSATION_PIPELINE)
 
 _HEADROOM_BYTES = 64 * 2**10  # what a message carries beside the pixels and the prompt
 
@@ -30,7 +33,7 @@ def infer_request(
     """Build the request of one prompt about one image.
 
     Args:
-        model_name: one of the public pipelines; both take the same inputs.
+        model_name: one of the public pipelines that take an image and a prompt.
         image: (H, W, C) uint8, C in {1, 3}, contiguous.
         prompt: the user's text.
         max_message_bytes: limit of the channel.
@@ -140,14 +143,30 @@ def _tensor_infos(tensors: Any) -> tuple[TensorInfo, ...]:
 
 
 def _tensor(
-    response: Any, name: str, datatype: str, dtype: Any, shape: tuple[int, ...]
+    response: Any, name: str, datatype: str, dtype: Any, shape: tuple[int | None, ...]
 ) -> NDArray[Any]:
-    """Return one output as a read-only array of exactly this type and shape."""
+    """Return one output as a read-only array of exactly this type and shape; None is any size."""
     raw = _raw(response, name, datatype)
     found = next(tuple(o.shape) for o in response.outputs if o.name == name)
-    if found != shape or len(raw) != math.prod(shape) * np.dtype(dtype).itemsize:
+    fits = len(found) == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, found, strict=True)
+    )
+    if not fits or len(raw) != math.prod(found) * np.dtype(dtype).itemsize:
         raise _unexpected(response, f"{name}: expected {shape}, got {found}, {len(raw)} bytes")
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return np.frombuffer(raw, dtype).reshape(found)
+
+
+def _texts(response: Any, name: str) -> list[str]:
+    """Return the strings of one output, each of which follows its length."""
+    raw = _raw(response, name, "BYTES")
+    texts, start = [], 0
+    while start + 4 <= len(raw):
+        end = start + 4 + struct.unpack_from("<I", raw, start)[0]
+        texts.append(raw[start + 4 : end].decode("utf-8", errors="replace"))
+        start = end
+    if start != len(raw):
+        raise _unexpected(response, f"{name}: its {len(raw)} bytes are not whole strings")
+    return texts
 
 
 def _raw(response: Any, name: str, datatype: str) -> bytes:

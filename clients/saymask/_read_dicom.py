@@ -24,6 +24,7 @@ def read_dicom(
     digest: str,
     frame_number: int | None,
     window: tuple[float, float] | None,
+    ct_window: tuple[float, float] | None,
 ) -> SourceImage:
     """Read one frame; arguments as `saymask.read_image` has them."""
     try:
@@ -34,6 +35,8 @@ def read_dicom(
         ) from error
     try:
         ds = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
+        if window is None and ds.get("Modality") == "CT":
+            window = ct_window
         return _interpret(ds, path, digest, frame_number, window)
     except SaymaskError:
         raise

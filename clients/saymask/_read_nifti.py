@@ -37,12 +37,15 @@ def read_nifti(
     slice_index: int | None,
     frame_number: int | None,
     window: tuple[float, float] | None,
+    ct_window: tuple[float, float] | None,
 ) -> SourceImage:
     """Read one slice; arguments as `saymask.read_image` has them."""
     plane = plane or "axial"
     if plane not in PLANES:
         raise InvalidArgument(f"plane: expected one of {', '.join(PLANES)}, got {plane!r}")
     volume, affine_ras, unit = _read_volume(path, content, frame_number)
+    if window is None and (volume < 0).any():  # as Hounsfield units are, down to -1000 in air
+        window = ct_window
     low, high, shown = range_to_show(volume, window)
     mapping, axis = _slice_mapping(affine_ras, volume.shape, plane, slice_index, path.name)
     count, index = volume.shape[axis], int(mapping[axis, 2])

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,11 +16,18 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from saymask import _protocol
+from saymask._conversation_protocol import Metadata
+from saymask._conversation_state import BETA, JUDGE, ConversationState, state_to_resume
 from saymask._inputs import ImageLike, check_image, check_prompt, check_prompts
 from saymask._retry import Deadline, RetryPolicy
+from saymask.aio_conversation import Conversation
 from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
+from saymask.conversation_file import ConversationImage, SavedConversation, load
+from saymask.conversation_replay import Replay, replay
 from saymask.errors import Cancelled, SaymaskError
+from saymask.organs import OrganFinding, findings_of, organ_request
 from saymask.results import Health, ModelInfo, Segmentation
+from saymask.windowing import SOFT_TISSUE_HU
 
 __all__ = ["Client", "ExplanationStream"]
 
@@ -115,6 +123,103 @@ class Client:
             for task in tasks:
                 task.cancel()
 
+    async def find_organs(
+        self,
+        image: ImageLike,
+        prompt: str,
+        *,
+        least_margin: float | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[OrganFinding, ...]:
+        """Ask for one or more organs; see `saymask.Client.find_organs`."""
+        deadline, stopwatch = self._deadline(timeout_s), _protocol.Stopwatch()
+        pixels = await asyncio.to_thread(check_image, image, ct_window=SOFT_TISSUE_HU)
+        request = organ_request(
+            pixels,
+            check_prompt(prompt),
+            least_margin,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        stopwatch.lap("prepare")
+        response = await self._call(self._stub().ModelInfer, request, deadline)
+        stopwatch.lap("round_trip")
+        findings = findings_of(response, pixels.shape)
+        stopwatch.lap("decode")
+        timings_ms = stopwatch.timings_ms()
+        return tuple(replace(finding, timings_ms=timings_ms) for finding in findings)
+
+    def conversation(
+        self,
+        image: ImageLike,
+        *,
+        beta: float = BETA,
+        judge: str = JUDGE,
+        timeout_s: float | None = None,
+    ) -> Conversation:
+        """Begin a conversation: `async with client.conversation(image) as chat`.
+
+        See `saymask.Client.conversation`. This is no coroutine, so the path of a file would be read
+        on the event loop: pass what `await asyncio.to_thread(saymask.read_image, path)` returns.
+        """
+        state = ConversationState(
+            ConversationImage.of(image),
+            beta,
+            judge,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        return Conversation(self, state, timeout_s)
+
+    async def resume_conversation(
+        self,
+        conversation: str | Path,
+        *,
+        image: "ImageLike | None" = None,
+        timeout_s: float | None = None,
+    ) -> Conversation:
+        """Go on with a stored conversation; see `saymask.Client.resume_conversation`."""
+        state = await asyncio.to_thread(
+            state_to_resume,
+            conversation,
+            image,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        resumed = Conversation(self, state, timeout_s)
+        try:
+            await resumed._run(state.resume, timeout_s)
+        except SaymaskError:
+            await resumed.close()
+            raise
+        return resumed
+
+    async def replay_conversation(
+        self,
+        file: str | Path,
+        *,
+        image: "ImageLike | None" = None,
+        timeout_s: float | None = None,
+    ) -> Replay[Conversation]:
+        """Ask a saved conversation again; see `saymask.Client.replay_conversation`."""
+
+        def read() -> tuple[SavedConversation, ConversationImage]:
+            recorded = load(file)
+            return recorded, recorded.read_image() if image is None else recorded.checked(image)
+
+        recorded, about = await asyncio.to_thread(read)
+        state = ConversationState(
+            about,
+            recorded.beta,
+            recorded.judge,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        again = Conversation(self, state, timeout_s)
+        differences = await again._run(
+            lambda _: replay(state, recorded, lambda: self._deadline(timeout_s)), timeout_s
+        )
+        return Replay(again, differences)
+
     def explain(
         self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
     ) -> "ExplanationStream":
@@ -134,7 +239,7 @@ class Client:
             stub.ServerMetadata, service_pb2.ServerMetadataRequest(), deadline
         )
         pipelines = {}
-        for name in (_protocol.MASK_PIPELINE, _protocol.EXPLANATION_PIPELINE):
+        for name in _protocol.PIPELINES:
             request = service_pb2.ModelReadyRequest(name=name)
             pipelines[name] = (await self._call(stub.ModelReady, request, deadline)).ready
         return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
@@ -198,25 +303,35 @@ class Client:
 
     async def _call(self, method: Any, request: Any, deadline: Deadline) -> Any:
         """Send one request until it is answered, or no further attempt is due."""
-        request_id = getattr(request, "id", None)
         attempt = 0
         while True:
-            self._connection.check_open()  # it may have been closed during the wait
             try:
-                return await method(
-                    request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
-                )
-            except grpc.aio.AioRpcError as rpc_error:
-                error = self._connection.error_of(rpc_error, request_id)
+                return await self._send(method, request, deadline)
+            except SaymaskError as error:
                 delay_s = self._retry.delay_s(attempt, error, deadline)
                 if delay_s is None:
-                    raise error from rpc_error
-            except asyncio.CancelledError:
-                if _task_is_cancelled():
                     raise
-                raise Cancelled("the client was closed meanwhile", request_id=request_id) from None
             await asyncio.sleep(delay_s)
             attempt += 1
+
+    async def _send(
+        self, method: Any, request: Any, deadline: Deadline, metadata: Metadata = ()
+    ) -> Any:
+        """Send one request once; `metadata` goes with it beside the connection's."""
+        request_id = getattr(request, "id", None)
+        self._connection.check_open()  # it may have been closed since the call began
+        try:
+            return await method(
+                request,
+                timeout=deadline.remaining_s(),
+                metadata=self._connection.metadata + metadata,
+            )
+        except grpc.aio.AioRpcError as rpc_error:
+            raise self._connection.error_of(rpc_error, request_id) from rpc_error
+        except asyncio.CancelledError:
+            if _task_is_cancelled():
+                raise
+            raise Cancelled("the client was closed meanwhile", request_id=request_id) from None
 
 
 class ExplanationStream(AsyncIterator[str]):

@@ -15,6 +15,7 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,11 +23,18 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from saymask import _protocol
+from saymask._conversation_protocol import Metadata
+from saymask._conversation_state import BETA, JUDGE, ConversationState, state_to_resume
 from saymask._inputs import ImageLike, check_image, check_prompt, check_prompts
 from saymask._retry import Deadline, RetryPolicy
 from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connection, Tls
+from saymask.conversation import Conversation
+from saymask.conversation_file import ConversationImage, load
+from saymask.conversation_replay import Replay, replay
 from saymask.errors import Cancelled, DeadlineExceeded, SaymaskError
+from saymask.organs import OrganFinding, findings_of, organ_request
 from saymask.results import Health, ModelInfo, Segmentation
+from saymask.windowing import SOFT_TISSUE_HU
 
 __all__ = ["Client", "ExplanationStream", "PendingSegmentation"]
 
@@ -160,6 +168,141 @@ class Client:
             raise
         return PendingSegmentation(future, cancellation)
 
+    def find_organs(
+        self,
+        image: ImageLike,
+        prompt: str,
+        *,
+        least_margin: float | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[OrganFinding, ...]:
+        """Ask for one or more organs in an axial slice of an abdominal CT.
+
+        Args:
+            image: as in `segment`; soft tissue, level 40 and width 400, as 0..255. Files of CT
+                are shown so.
+            prompt: the question, in plain words; it may name several organs.
+            least_margin: 0 to 2: an organ whose similarity exceeds the next by less is
+                `uncertain`; None is 0, never.
+            timeout_s: longest time for the whole call; None takes the client's.
+
+        Returns:
+            One finding per organ asked for, in the order of the prompt.
+
+        Raises:
+            InvalidArgument: as `segment` raises, and for another `least_margin`.
+            SaymaskError: of the kind the server answered.
+        """
+        deadline, stopwatch = self._deadline(timeout_s), _protocol.Stopwatch()
+        pixels = check_image(image, ct_window=SOFT_TISSUE_HU)
+        request = organ_request(
+            pixels,
+            check_prompt(prompt),
+            least_margin,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        stopwatch.lap("prepare")
+        response = self._call(self._stub.ModelInfer, request, deadline)
+        stopwatch.lap("round_trip")
+        findings = findings_of(response, pixels.shape)
+        stopwatch.lap("decode")
+        timings_ms = stopwatch.timings_ms()
+        return tuple(replace(finding, timings_ms=timings_ms) for finding in findings)
+
+    def conversation(
+        self,
+        image: ImageLike,
+        *,
+        beta: float = BETA,
+        judge: str = JUDGE,
+        timeout_s: float | None = None,
+    ) -> Conversation:
+        """Begin a conversation about one image; nothing is sent before its first question.
+
+        Args:
+            image: as in `segment`.
+            beta: quality in [0, 1] up to which a mask is corrected.
+            judge: `every` judges and corrects each mask as it is made; `referenced` only those
+                that a later round refers to, as it does.
+            timeout_s: longest time for each of its rounds; None takes the client's.
+        """
+        state = ConversationState(
+            ConversationImage.of(image),
+            beta,
+            judge,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        return Conversation(self, state, timeout_s)
+
+    def resume_conversation(
+        self,
+        conversation: str | Path,
+        *,
+        image: "ImageLike | None" = None,
+        timeout_s: float | None = None,
+    ) -> Conversation:
+        """Go on with a conversation that the server has stored.
+
+        Args:
+            conversation: its id; or the file it was saved in, as a `Path` or a name ending in
+                .json.
+            image: its image, for `Conversation.image` and to check that it is the same; the server
+                has its own copy.
+            timeout_s: longest time for each of its rounds; None takes the client's.
+
+        Raises:
+            ConversationLost: if the server does not have it.
+            InvalidArgument: if the file is no conversation, or was about another image.
+        """
+        state = state_to_resume(
+            conversation,
+            image,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        resumed = Conversation(self, state, timeout_s)
+        try:
+            resumed._run(state.resume, timeout_s)
+        except SaymaskError:
+            resumed.close()
+            raise
+        return resumed
+
+    def replay_conversation(
+        self,
+        file: str | Path,
+        *,
+        image: "ImageLike | None" = None,
+        timeout_s: float | None = None,
+    ) -> Replay[Conversation]:
+        """Ask a saved conversation again, as a new one, and compare every answer.
+
+        Args:
+            file: where `Conversation.save` wrote it.
+            image: the same image; None reads the recorded file again.
+            timeout_s: longest time for each round; None takes the client's.
+
+        Returns:
+            The new conversation, to go on with and to close, and what differs.
+
+        Raises:
+            InvalidArgument: if the file is no conversation, or was about another image.
+        """
+        recorded = load(file)
+        state = ConversationState(
+            recorded.read_image() if image is None else recorded.checked(image),
+            recorded.beta,
+            recorded.judge,
+            retry=self._retry,
+            max_message_bytes=self._connection.max_message_bytes,
+        )
+        again = Conversation(self, state, timeout_s)
+        differences = again._run(
+            lambda _: replay(state, recorded, lambda: self._deadline(timeout_s)), timeout_s
+        )
+        return Replay(again, differences)
+
     def explain(
         self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
     ) -> "ExplanationStream":
@@ -189,7 +332,7 @@ class Client:
             name: self._call(
                 self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), deadline
             ).ready
-            for name in (_protocol.MASK_PIPELINE, _protocol.EXPLANATION_PIPELINE)
+            for name in _protocol.PIPELINES
         }
         return Health(f"{server.name} {server.version}", live.live, ready.ready, pipelines)
 
@@ -285,31 +428,46 @@ class Client:
     ) -> Any:
         """Send one request until it is answered, or no further attempt is due."""
         cancellation = cancellation or _Cancellation()
-        request_id = getattr(request, "id", None)
         attempt = 0
         while True:
             try:
-                rpc = method.future(
-                    request, timeout=deadline.remaining_s(), metadata=self._connection.metadata
-                )
-            except ValueError:  # what gRPC raises when the channel has been closed meanwhile
-                self._connection.check_open()
-                raise
-            cancellation.watch(rpc)
-            try:
-                return rpc.result()
-            except grpc.FutureCancelledError:
-                raise Cancelled("cancelled here", request_id=request_id) from None
-            except grpc.RpcError as rpc_error:
-                error = self._connection.error_of(rpc_error, request_id)
-                cause = rpc_error
-            finally:
-                rpc.cancel()  # Ctrl-C while waiting; does nothing to a finished call
-            delay_s = self._retry.delay_s(attempt, error, deadline)
-            if delay_s is None:
-                raise error from cause
+                return self._send(method, request, deadline, cancellation)
+            except SaymaskError as error:
+                delay_s = self._retry.delay_s(attempt, error, deadline)
+                if delay_s is None:
+                    raise
             cancellation.sleep(delay_s)
             attempt += 1
+
+    def _send(
+        self,
+        method: Any,
+        request: Any,
+        deadline: Deadline,
+        cancellation: "_Cancellation | None" = None,
+        metadata: Metadata = (),
+    ) -> Any:
+        """Send one request once; `metadata` goes with it beside the connection's."""
+        request_id = getattr(request, "id", None)
+        try:
+            rpc = method.future(
+                request,
+                timeout=deadline.remaining_s(),
+                metadata=self._connection.metadata + metadata,
+            )
+        except ValueError:  # what gRPC raises when the channel has been closed meanwhile
+            self._connection.check_open()
+            raise
+        if cancellation is not None:
+            cancellation.watch(rpc)
+        try:
+            return rpc.result()
+        except grpc.FutureCancelledError:
+            raise Cancelled("cancelled here", request_id=request_id) from None
+        except grpc.RpcError as rpc_error:
+            raise self._connection.error_of(rpc_error, request_id) from rpc_error
+        finally:
+            rpc.cancel()  # Ctrl-C while waiting; does nothing to a finished call
 
 
 class PendingSegmentation:

@@ -124,6 +124,8 @@ _TAGGED = re.compile(
     rf"(?P<status>{'|'.join([*_KIND_OF_STATUS, 'INTERNAL', 'UNIMPLEMENTED', 'ALREADY_EXISTS'])}): "
 )
 
+_BROKEN_OFF = "Stream removed"  # gRPC's text where a proxy lost the server while it answered
+
 _STOPPING = "has no available versions"  # of a model that the server has, while it starts or stops
 
 # Triton's own texts, which carry no status; the first that fits counts.
@@ -164,6 +166,8 @@ def error_of_status(
     if status == "UNAVAILABLE" and "protocol is restricted" in details:
         status = "PERMISSION_DENIED"
     if status == "NOT_FOUND" and _STOPPING in details:
+        status = "UNAVAILABLE"
+    if status == "UNKNOWN" and details.startswith(_BROKEN_OFF):
         status = "UNAVAILABLE"
     kind = _KIND_OF_STATUS.get(status, ServerError)
     message = _TAGGED.sub("", details).strip() or f"the server gave no reason ({status})"

@@ -28,6 +28,7 @@ def read_image(
     slice_index: int | None = None,
     frame_number: int | None = None,
     window: tuple[float, float] | None = None,
+    ct_window: tuple[float, float] | None = None,
 ) -> SourceImage:
     """Read one picture.
 
@@ -41,6 +42,8 @@ def read_image(
             counts; None is the first.
         window: (low, high) values shown black and white; None takes the file's own window, and
             where it names none, percentiles 0.5 and 99.5.
+        ct_window: the window of CT where `window` is None, whatever the file says; CT is a DICOM
+            file of that modality, or a NIfTI volume with values below 0. None makes no difference.
 
     Raises:
         InvalidArgument: if there is no such file, part of it, or the file is not an image.
@@ -64,7 +67,9 @@ def read_image(
     if name.endswith(_NIFTI_ENDINGS):
         from saymask._read_nifti import read_nifti
 
-        return read_nifti(path, content, digest, plane, slice_index, frame_number, window)
+        return read_nifti(
+            path, content, digest, plane, slice_index, frame_number, window, ct_window
+        )
     if plane is not None or slice_index is not None:
         raise InvalidArgument(
             f"{path.name} is no NIfTI volume, so it has no planes to cut; leave plane and slice out"
@@ -72,7 +77,7 @@ def read_image(
     if content[128:132] == b"DICM" or name.endswith(_DICOM_ENDINGS):
         from saymask._read_dicom import read_dicom
 
-        return read_dicom(path, content, digest, frame_number, window)
+        return read_dicom(path, content, digest, frame_number, window, ct_window)
     if frame_number is not None:
         raise InvalidArgument(f"{path.name} is a single picture; leave the frame out")
     from saymask._read_picture import read_picture

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["Health", "ModelInfo", "Segmentation", "TensorInfo", "box_from_mask"]
 
 _DEMO_SERVER = "saymask-demo"  # how the launcher names a server of demo weights
-_DEMO_NOTE = "demo weights: sixteen brain structures of T1 MRI, not for clinical use"
+_DEMO_NOTE = "demo weights: brain on T1 MRI, abdomen on synthetic CT; not for clinical use"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["range_to_show", "window_to_uint8"]
+__all__ = ["SOFT_TISSUE_HU", "range_to_show", "window_to_uint8"]
+
+SOFT_TISSUE_HU = (-160.0, 240.0)
+"""CT's soft-tissue window, level 40 and width 400, as (low, high) in Hounsfield units."""
 
 
 def window_to_uint8(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

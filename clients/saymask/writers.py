@@ -17,12 +17,14 @@ import PIL.Image
 
 import saymask
 from saymask.errors import InvalidArgument, MissingExtra
+from saymask.organs import OrganFinding
 from saymask.overlay import draw_overlay
 from saymask.results import ModelInfo, Segmentation, box_from_mask
 from saymask.source_image import MM_PER_UNIT, SourceImage
 
 __all__ = [
     "REPORT_SCHEMA",
+    "organ_details",
     "prompt_slug",
     "report",
     "write_json",
@@ -146,6 +148,22 @@ def report(
         "timings_ms": {name: round(ms, 3) for name, ms in segmentation.timings_ms.items()},
         "client": f"saymask {saymask.__version__}",
         "files": dict(files or {}),
+    }
+
+
+def organ_details(finding: OrganFinding) -> dict[str, Any]:
+    """Return the fields that the report of an organ has beside those of `report`."""
+    return {
+        "outcome": finding.outcome,
+        "answer": finding.answer,
+        "snomed_ct": finding.snomed_code,
+        "snomed_ct_laterality": finding.laterality_code,
+        "margin": round(finding.margin, 6),
+        "presence": round(finding.presence, 6),
+        "similarities": [round(float(cosine), 6) for cosine in finding.similarities],
+        "cache_version": finding.cache_version,
+        # The box of `report` is zeros where there is none.
+        "box_xyxy": None if finding.box_xyxy is None else _rounded(finding.box_xyxy),
     }
 
 

@@ -1,16 +1,26 @@
+import pytest
 import torch
 from peft import get_peft_model_state_dict
 
 from benchmarks.plain_network import plain_network
 from export.random_source import random_source
-from training.networks.medisee import ADAPTER
+from training.networks.mediround import MediRound
+from training.networks.medisee import MediSee
+from training.networks.organseg import OrganSeg
 
 
-def test_every_weight_of_the_source_is_in_the_network():
-    source = random_source("demo")
-    network = plain_network(source)
+@pytest.fixture(scope="module")
+def source():
+    return random_source("demo")
+
+
+@pytest.mark.parametrize("system", [MediSee, MediRound, OrganSeg])
+def test_every_weight_of_the_source_is_in_the_network(source, system):
+    network = plain_network(source, system)
     assert not network.training
-    for name, part in vars(source.networks).items():
+    assert network.image_encoder is source.networks.image_encoder
+    assert network.llava_image_encoder is source.networks.llava_image_encoder
+    for name, part in vars(getattr(source.networks, network.adapter)).items():
         assert getattr(network, name) is part
     language = source.language_model
     state = {
@@ -18,10 +28,16 @@ def test_every_weight_of_the_source_is_in_the_network():
     }
     for name, tensor in language.tensors():
         torch.testing.assert_close(state[name], tensor.float(), rtol=0, atol=0)
-    adapter = get_peft_model_state_dict(network.mllm, adapter_name=ADAPTER)
-    assert adapter.keys() == language.adapters[ADAPTER].state.keys()
-    for name, tensor in language.adapters[ADAPTER].state.items():
+    adapter = get_peft_model_state_dict(network.mllm, adapter_name=network.adapter)
+    assert adapter.keys() == language.adapters[network.adapter].state.keys()
+    for name, tensor in language.adapters[network.adapter].state.items():
         torch.testing.assert_close(adapter[name], tensor.float(), rtol=0, atol=0)
-    torch.testing.assert_close(
-        network.embed_tokens.weight, language.embeddings[ADAPTER].float(), rtol=0, atol=0
-    )
+    if system is OrganSeg:
+        assert network.adapter not in language.embeddings
+    else:
+        torch.testing.assert_close(
+            network.embed_tokens.weight,
+            language.embeddings[network.adapter].float(),
+            rtol=0,
+            atol=0,
+        )

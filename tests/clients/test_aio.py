@@ -179,9 +179,9 @@ def test_a_file_is_read_beside_the_event_loop(server_url, tmp_path, monkeypatch)
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     readers, read = set(), saymask.readers.read_image
 
-    def watched(path):
+    def watched(path, **settings):
         readers.add(threading.current_thread())
-        return read(path)
+        return read(path, **settings)
 
     monkeypatch.setattr(saymask.readers, "read_image", watched)
 

@@ -57,7 +57,8 @@ def test_a_question_gives_mask_overlay_and_report_and_says_so(picture, tmp_path)
     mask = np.asarray(PIL.Image.open(out / "scan_bright_spot_mask.png"))
     np.testing.assert_array_equal(mask > 0, np.asarray(PIL.Image.open(picture)) > 127)
     said = ("“bright spot”", "found    60 px", "score    0.75 (mean probability of", *names)
-    for text in (*said, "demo weights: sixteen brain structures of T1 MRI, not for clinical use"):
+    note = "demo weights: brain on T1 MRI, abdomen on synthetic CT; not for clinical use"
+    for text in (*said, note):
         assert text in run.stdout
     report = json.loads((out / "scan_bright_spot.json").read_text())
     assert report["server"].startswith("saymask-demo ")
@@ -128,6 +129,7 @@ def test_json_is_one_document_and_nothing_else_on_stdout(picture):
     assert {model["name"] for model in document["results"][0]["models"]} == {
         "medisee",
         "medisee_explain",
+        "organseg",
     }
 
 
@@ -225,7 +227,7 @@ def test_health_and_models_tell_what_is_served(capsys):
     assert "medisee  version 1  READY" in text
     assert "image UINT8 (any x any x any)" in text
     assert main(["models", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["models"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["models"]) == 3
 
 
 def test_options_of_all_commands_may_stand_before_the_command(capsys):

@@ -360,12 +360,17 @@ def test_the_server_tells_how_it_is_and_what_it_has(client):
     health = client.health()
     assert health.ready
     assert health.can_segment
-    assert health.pipelines == {"medisee": True, "medisee_explain": True}
+    assert health.pipelines == {
+        "medisee": True,
+        "medisee_explain": True,
+        "organseg": True,
+        "mediround": False,
+    }
     assert health.server.startswith("saymask-demo ")
     assert "not for clinical use" in health.note
     assert dataclasses.replace(health, server="saymask-full 2.51.0").note == ""
     models = {model.name: model for model in client.models()}
-    assert sorted(models) == ["medisee", "medisee_explain"]
+    assert sorted(models) == ["medisee", "medisee_explain", "organseg"]
     medisee = models["medisee"]
     assert (medisee.version, medisee.state) == ("1", "READY")
     assert [tensor.name for tensor in medisee.inputs] == ["image", "prompt"]

@@ -41,7 +41,7 @@ def test_the_package_says_that_it_is_typed():
 
 def test_the_pipelines_served_here_have_the_tensors_of_the_real_ones():
     root = Path(__file__).parents[2] / "ensembles"
-    for name in ("medisee", "medisee_explain"):
+    for name in ("medisee", "medisee_explain", "organseg"):
         if not (root / name / "config.pbtxt").is_file():
             continue
         ours, real = (

@@ -96,7 +96,7 @@ def tiny_profile():
             patch_size=14,
         ),
         mistral=MistralConfig(
-            vocab_size=1024,
+            vocab_size=1536,
             hidden_size=64,
             intermediate_size=96,
             num_hidden_layers=2,
@@ -149,7 +149,7 @@ CLIP_LEVELS = "vision_tower.vision_tower.vision_model"
 def assemble(sam, sizes):
     """Attributes and layers as in the authors' code, with LoRA by PEFT around all of it."""
     width, channels = sizes.mistral.hidden_size, sizes.sam_decoder.hidden_size
-    config = MistralConfig(**{**sizes.mistral.to_dict(), "vocab_size": 1026})
+    config = MistralConfig(**{**sizes.mistral.to_dict(), "vocab_size": 1538})
     language_model = MistralForCausalLM(config)
     body = language_model.model
     grid = (8, 8)

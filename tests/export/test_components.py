@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from export.components import ServedMaskDecoder
+from export.components import MediSeeMaskDecoder
 from export.to_onnx import export_onnx
 from serving import model_config
 from training.networks.sam import PromptedMaskDecoder
@@ -73,7 +73,7 @@ BOXES = torch.tensor([[0.5, 0.5, 0.25, 0.5], [0.1, 0.9, 0.6, 0.4], [0.3, 0.2, 0.
 @pytest.mark.parametrize(("input_size", "original_size"), SIZES)
 def test_masks_boxes_and_scores_are_those_of_numpy(input_size, original_size):
     logits = blobs(3)
-    packed, boxes, scores = ServedMaskDecoder(Fixed(logits))(
+    packed, boxes, scores = MediSeeMaskDecoder(Fixed(logits))(
         torch.zeros(1, 4, 8, 8), torch.zeros(3, 1, 4), BOXES, *sizes(input_size, original_size)
     )
     masks, bits, corners, means = expected(logits, BOXES, input_size, original_size)
@@ -88,7 +88,7 @@ def test_masks_boxes_and_scores_are_those_of_numpy(input_size, original_size):
 @torch.no_grad()
 def test_an_empty_mask_scores_zero_and_a_full_one_nearly_one():
     logits = torch.stack([torch.full((32, 32), -9.0), torch.full((32, 32), 9.0)])
-    packed, _, scores = ServedMaskDecoder(Fixed(logits))(
+    packed, _, scores = MediSeeMaskDecoder(Fixed(logits))(
         torch.zeros(1, 4, 8, 8), torch.zeros(2, 1, 4), BOXES[:2], *sizes((128, 96), (40, 30))
     )
     assert not packed[0].any()
@@ -100,7 +100,7 @@ def test_an_empty_mask_scores_zero_and_a_full_one_nearly_one():
 @pytest.fixture(scope="module")
 def exported(tiny_profile, tmp_path_factory):
     torch.manual_seed(0)
-    served = ServedMaskDecoder(PromptedMaskDecoder(tiny_profile)).eval()
+    served = MediSeeMaskDecoder(PromptedMaskDecoder(tiny_profile)).eval()
     file = tmp_path_factory.mktemp("decoder") / "model.onnx"
     inputs = {
         "image_embedding": torch.zeros(1, 32, 8, 8),

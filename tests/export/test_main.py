@@ -16,7 +16,7 @@ def error_of(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "way_out"),
     [
-        (["--profile", "full"], "name --medisee DIR, or take random ones with --random"),
+        (["--profile", "full"], "name --medisee DIR or --mediround DIR, or take random"),
         (["--profile", "full-sam"], "no committed weights: take random ones with --random"),
         (["--profile", "full", "--random", "--medisee", "x"], "exclude each other"),
         (["--medisee", "x"], "--medisee needs --profile full"),

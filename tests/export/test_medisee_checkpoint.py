@@ -58,7 +58,7 @@ def question():
 def expected(published_network, question):
     """The authors' forward pass, over the whole answer, by their own modules."""
     body = published_network.base_model.model.model
-    seg, box = 1024, 1025
+    seg, box = 1536, 1537
     ids = [*question["token_ids"], box, 300, 2]
     image = ids.index(-1)
     with torch.no_grad():
@@ -168,8 +168,8 @@ def test_mask_and_box_are_those_of_the_authors_network(
 def test_without_llava_med_the_base_speaks_with_medisees_words(source, published_state):
     base = dict(source.language_model.tensors())
     published = published_state["base_model.model.lm_head.weight"]
-    assert base["lm_head.weight"].equal(published[:1024])
-    assert source.language_model.embeddings["medisee"].shape == (1026, 64)
+    assert base["lm_head.weight"].equal(published[:1536])
+    assert source.language_model.embeddings["medisee"].shape == (1538, 64)
     assert "MediSee's, without its added tokens" in source.description
 
 
@@ -177,8 +177,8 @@ def test_without_llava_med_the_base_speaks_with_medisees_words(source, published
 def test_llava_med_gives_the_base_its_own_words(layout, tiny_profile, published_state, tmp_path):
     folder = write_checkpoint(tmp_path / "medisee", published_state)
     own = {
-        "model.embed_tokens.weight": torch.rand(1024, 64),
-        "lm_head.weight": torch.rand(1024, 64),
+        "model.embed_tokens.weight": torch.rand(1536, 64),
+        "lm_head.weight": torch.rand(1536, 64),
         "model.vision_tower.vision_tower.vision_model.post_layernorm.bias": torch.rand(32),
     }
     llava_med = tmp_path / "llava-med"
@@ -230,7 +230,7 @@ def test_a_folder_without_bin_files_is_refused(tiny_profile, tmp_path):
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"1024 pieces, .* profile full has 32000"):
+    with pytest.raises(ValueError, match=r"1536 pieces, .* profile full has 32000"):
         medisee_source(full_profile(), tmp_path, DEMO_TOKENIZER)
 
 

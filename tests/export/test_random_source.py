@@ -22,15 +22,15 @@ def filled(tmp_path_factory):
 def test_a_filled_tokenizer_splits_text_as_before_and_has_a_text_for_every_id(filled):
     demo = SentencePieceProcessor(model_file=str(DEMO_TOKENIZER))
     assert filled.get_piece_size() == 32000
-    for text in ("Where is the thalamus?", "w1024 w31999 \N{BRAIN} ", "\n [INST] w2000w2001"):
+    for text in ("Where is the thalamus?", "w1536 w31999 \N{BRAIN} ", "\n [INST] w2000w2001"):
         assert filled.encode(text) == demo.encode(text)
-    assert filled.decode([demo.encode("thalamus")[0], 1024, 31999]).endswith("w1024 w31999")
+    assert filled.decode([demo.encode("thalamus")[0], 1536, 31999]).endswith("w1536 w31999")
     assert filled.bos_id() == 1
     assert filled.eos_id() == 2
 
 
 def test_a_tokenizer_is_never_cut(tmp_path):
-    with pytest.raises(ValueError, match="1024 pieces, expected 1000 at most"):
+    with pytest.raises(ValueError, match="1536 pieces, expected 1000 at most"):
         write_filled_tokenizer(DEMO_TOKENIZER, 1000, tmp_path / "tokenizer.model")
 
 
@@ -43,7 +43,7 @@ def test_random_language_model_gives_finite_words():
     logits = network(torch.arange(256)[None]).logits
     assert logits.isfinite().all()
     assert logits.float().std() > 1e-3
-    assert model.embeddings["medisee"].shape == (1026, 256)
+    assert model.embeddings["medisee"].shape == (1538, 256)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.adapters["medisee"].state.items()}
     layer = "base_model.model.model.layers.3.self_attn.v_proj"
     assert shapes[f"{layer}.lora_A.weight"] == (8, 256)
@@ -67,7 +67,9 @@ def test_random_networks_are_alive_in_every_part():
         for name, parameter in network.named_parameters():
             assert parameter.std(correction=0) > 1e-3 or (parameter == 1).all(), name
     # The frequencies of SAM's positions have a scale of one.
-    frequencies = source.networks.mask_decoder.prompt_encoder.shared_embedding.positional_embedding
+    frequencies = (
+        source.networks.medisee.mask_decoder.prompt_encoder.shared_embedding.positional_embedding
+    )
     assert 0.5 < frequencies.std() < 2
 
 

@@ -1,4 +1,4 @@
-"""The real server with every model of both pipelines, once for all tests here."""
+"""The real server with every model of all pipelines, once for all tests here."""
 
 import grpc
 import pytest
@@ -7,10 +7,12 @@ import saymask
 from serving.launcher import launch
 from tests.integration.probe import Raw, picture
 
+PIPELINES = ["medisee", "medisee_explain", "organseg", "mediround"]
+
 
 @pytest.fixture(scope="session")
 def server():
-    with launch(["medisee", "medisee_explain"], timeout_s=600) as server:
+    with launch(PIPELINES, timeout_s=600) as server:
         yield server
 
 

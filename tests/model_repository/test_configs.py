@@ -86,9 +86,23 @@ def pipeline_of(name):
     return getattr(importlib.import_module(modules[declared.value.id]), declared.value.id)
 
 
+def parts_of(pipeline):
+    """The class, and the classes of its own package that it is made of."""
+    module = importlib.import_module(pipeline.__module__)
+    package = f"{module.__package__}."
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__.startswith(package)
+    ]
+    return {pipeline, *own} if module.__package__ != "serving" else {pipeline}
+
+
 def test_both_repositories_have_models():
     assert {path.parents[1].name for path in FILES} == set(REPOSITORIES)
     assert {"medisee", "medisee_explain"} == set(ENSEMBLES)
+    public = {path.parent.name for path in FILES if path.parents[1].name == "ensembles"}
+    assert public == {*ENSEMBLES, "organseg", "mediround"}
 
 
 def test_no_two_models_share_a_name():
@@ -212,7 +226,7 @@ def test_the_mask_path_has_no_decoupled_model():
 def test_a_pipeline_takes_the_inputs_of_its_config(name):
     config = CONFIGS[name]
     parameters = inspect.signature(pipeline_of(name).__call__).parameters
-    names = set(parameters) - {"self", "is_cancelled"}
+    names = set(parameters) - {"self", "is_cancelled", "sequence"}
     assert names == {tensor.name for tensor in config.input}
     for tensor in config.input:
         assert tensor.optional == (parameters[tensor.name].default is not inspect.Parameter.empty)
@@ -225,7 +239,7 @@ def test_a_pipeline_is_built_from_the_parameters_of_its_config(name):
     declared = set(inspect.signature(pipeline_of(name)).parameters)
     given = set(CONFIGS[name].parameters) - READ_BY_ALL
     assert given <= declared
-    assert declared - given <= {"version_folder", "call"}
+    assert declared - given <= {"version_folder", "call", "sequence_idle_s"}
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
@@ -242,10 +256,10 @@ def test_the_models_that_a_config_declares_to_call_exist(name):
 @pytest.mark.parametrize("name", PYTHON_MODELS)
 def test_a_pipeline_calls_exactly_what_its_config_declares_with_tensors_that_exist(name):
     pipeline = pipeline_of(name)
-    tree = ast.parse(inspect.getsource(pipeline))
     calls = [
         node
-        for node in ast.walk(tree)
+        for part in parts_of(pipeline)
+        for node in ast.walk(ast.parse(inspect.getsource(part)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("call", "_call")
@@ -253,7 +267,9 @@ def test_a_pipeline_calls_exactly_what_its_config_declares_with_tensors_that_exi
     assert {node.args[0].value for node in calls} == set(listed(CONFIGS[name], "calls"))
     for node in calls:
         called = CONFIGS[node.args[0].value]
-        assert {key.value for key in node.args[1].keys} == set(tensors(called.input))
+        needed = {tensor.name for tensor in called.input if not tensor.optional}
+        given = {key.value for key in node.args[1].keys}
+        assert needed <= given <= set(tensors(called.input))
         assert {item.value for item in node.args[2].elts} <= set(tensors(called.output))
 
 

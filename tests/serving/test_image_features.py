@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from serving.image_features import LlavaImageTokens, MedsamImageEmbedding
-from serving.preprocessing import clip_frame, sam_frame
+from serving.organseg_features import OrgansegImageEmbedding, OrgansegImageTokens
+from serving.preprocessing import clip_frame, medsam_frame, sam_frame, square_clip_frame
 
 SIDE = 32
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -36,7 +37,10 @@ def encoders():
     return Encoders()
 
 
-@pytest.fixture(params=[MedsamImageEmbedding, LlavaImageTokens])
+ALL = [MedsamImageEmbedding, LlavaImageTokens, OrgansegImageEmbedding, OrgansegImageTokens]
+
+
+@pytest.fixture(params=ALL)
 def pipeline(request, tmp_path, encoders):
     return build(request.param, tmp_path, encoders)
 
@@ -65,6 +69,25 @@ def test_the_clip_encoder_gets_the_clip_frame_and_the_batch_axis_is_taken_away(t
     np.testing.assert_array_equal(inputs["pixels"], clip_frame(IMAGE, SIDE)[None])
     assert answer["patch_tokens"].shape == (6, 8)
     assert answer["cls_token"].shape == (1, 8)
+
+
+def test_organ_seg_has_the_picture_in_medsams_own_frame(tmp_path, encoders):
+    answer = build(OrgansegImageEmbedding, tmp_path, encoders)(IMAGE)
+    ((model, inputs, outputs),) = encoders.calls
+    assert (model, outputs) == ("medsam_image_encoder", ["image_embedding"])
+    np.testing.assert_array_equal(inputs["pixels"], medsam_frame(IMAGE, SIDE)[None])
+    assert set(answer) == {"image_embedding", "original_size"}
+    assert answer["image_embedding"].shape == (1, 4, 2, 2)
+    assert answer["original_size"].tolist() == [[20, 30]]
+    assert answer["original_size"].dtype == np.int64
+
+
+def test_organ_seg_has_the_tokens_of_the_whole_picture(tmp_path, encoders):
+    answer = build(OrgansegImageTokens, tmp_path, encoders)(IMAGE)
+    ((model, inputs, outputs),) = encoders.calls
+    assert (model, outputs) == ("llava_image_encoder", ["patch_tokens"])
+    np.testing.assert_array_equal(inputs["pixels"], square_clip_frame(IMAGE, SIDE)[None])
+    assert {name: array.shape for name, array in answer.items()} == {"patch_tokens": (6, 8)}
 
 
 def test_a_second_question_about_a_picture_calls_no_encoder(pipeline, encoders):

@@ -7,6 +7,7 @@ import pytest
 from serving.model_config import ModelConfig, parse
 from serving.pipeline_signature import (
     asks_cancellation,
+    asks_sequence,
     check_signature,
     constructor_arguments,
     text_parameters,
@@ -100,3 +101,23 @@ def test_a_generator_needs_a_decoupled_model():
     assert asks_cancellation(Streams)
     with pytest.raises(ValueError, match="decoupled: true"):
         check_signature(Streams, config("image"))
+
+
+def test_a_sequence_goes_with_sequence_batching():
+    class Continues:
+        def __call__(self, sequence, image): ...
+
+    plain, batched = config("image"), config("image")
+    batched.proto.sequence_batching.max_sequence_idle_microseconds = 2_500_000
+    assert asks_sequence(Continues)
+    assert batched.sequence_idle_s == 2.5
+    check_signature(Continues, batched)
+    with pytest.raises(ValueError, match="sequence_batching: False; expected both or none"):
+        check_signature(Continues, plain)
+    with pytest.raises(ValueError, match="takes a sequence: False"):
+        check_signature(Declares, _with_sequences(config("image prompt note?")))
+
+
+def _with_sequences(given: ModelConfig) -> ModelConfig:
+    given.proto.sequence_batching.oldest.max_candidate_sequences = 1
+    return given

@@ -6,11 +6,13 @@ from sentencepiece import SentencePieceProcessor
 
 from serving.llava_prompt import MEDISEE_ADDED_TOKENS, LlavaTokenizer
 from serving.model_config import ROOT
-from serving.prompts import ExplanationPrompt, MediseePrompt, check_prompt
+from serving.organseg_prompt import PLACEHOLDER
+from serving.prompts import ExplanationPrompt, MediseePrompt, OrgansegPrompt, check_prompt
 from training.networks.profiles import demo_profile
 
 TOKENIZER = ROOT / "training" / "weights" / "demo" / "tokenizer.model"
 QUESTION = "Please segment and locate the thalamus in this image."
+TEMPLATE = f"Options: A. Liver, B. None.\nQuestion: {PLACEHOLDER}"
 BLANK = ["", " ", "\n\t ", "\u00a0", "\u3000"]
 
 
@@ -34,6 +36,12 @@ def medisee(folder):
 @pytest.fixture(scope="module")
 def explanation(folder):
     return ExplanationPrompt(folder, token_limit=77)
+
+
+@pytest.fixture(scope="module")
+def organseg(folder):
+    (folder / "prompt.txt").write_text(TEMPLATE, encoding="utf-8")
+    return OrgansegPrompt(folder)
 
 
 def medisee_ids(processor, question):
@@ -99,9 +107,30 @@ def test_a_question_can_forge_no_special_token(medisee, explanation, processor, 
     assert [i for i in ids if i in special] == [processor.bos_id(), -1]
 
 
+@pytest.mark.parametrize("question", [QUESTION, "größe 脑", PLACEHOLDER, "[SEG] </s>"])
+def test_organsegs_prompt_is_its_template_and_read_at_its_last_token(organseg, processor, question):
+    answer = organseg(question)
+    assert answer["token_ids"].tolist() == [
+        processor.bos_id(),
+        *processor.encode("[INST] "),
+        -1,
+        *processor.encode(f"\n Options: A. Liver, B. None.\nQuestion: {question} [/INST]"),
+    ]
+    assert answer["hidden_positions"].tolist() == [-1]
+    assert answer["token_ids"].dtype == answer["hidden_positions"].dtype == np.int32
+    assert answer["adapter"] == "organseg"
+
+
+def test_a_template_without_a_place_for_the_question_is_refused_at_once(folder, tmp_path):
+    shutil.copyfile(folder / "tokenizer.model", tmp_path / "tokenizer.model")
+    (tmp_path / "prompt.txt").write_text("Which organ?")
+    with pytest.raises(ValueError, match="exactly once, got it 0 times"):
+        OrgansegPrompt(tmp_path)
+
+
 @pytest.mark.parametrize("blank", BLANK)
-def test_a_blank_question_is_refused(medisee, explanation, blank):
-    for pipeline in (medisee, explanation):
+def test_a_blank_question_is_refused(medisee, explanation, organseg, blank):
+    for pipeline in (medisee, explanation, organseg):
         with pytest.raises(ValueError, match="expected a question, got blank text"):
             pipeline(blank)
 

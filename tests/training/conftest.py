@@ -67,7 +67,7 @@ def tiny_profile():
             patch_size=16,
         ),
         mistral=MistralConfig(
-            vocab_size=1024,
+            vocab_size=1536,
             hidden_size=32,
             intermediate_size=48,
             num_hidden_layers=2,

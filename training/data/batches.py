@@ -1,5 +1,11 @@
-"""Views as network inputs: the SAM frame and the CLIP frame of each, normalised and stacked."""
+"""Views as network inputs: the SAM frame and the CLIP frame of each, normalised and stacked.
 
+Each frame comes in the two kinds that are served: MediSee and MediRound pad the SAM frame and crop
+the CLIP frame, Organ-Seg stretches the first (MedSAM's recipe) and pads to a square before the
+second.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,27 +20,42 @@ from training.data.slices import Slice
 class ViewBatch:
     """B views, padded to one square size S."""
 
-    views: list[Slice]
+    views: Sequence[Slice]
     sam_pixels: Tensor
-    """(B, 3, S, S) float32: normalised, then zero-padded at the right and bottom."""
+    """(B, 3, S, S) float32: normalised, then zero-padded at the right and bottom; or stretched."""
     clip_pixels: Tensor
-    """(B, 3, S, S) float32: shorter side scaled to S, centre crop, normalised."""
+    """(B, 3, S, S) float32: shorter side scaled to S, centre crop, normalised; or all of it."""
     masks: Tensor
-    """(B, 16, S, S) bool in the SAM frame."""
+    """(B, K, S, S) bool in the SAM frame."""
     clip_masks: Tensor
-    """(B, 16, S / 4, S / 4) float32: share of each cell of 4 x 4 pixels, in the CLIP frame."""
+    """(B, K, S / 4, S / 4) float32: share of each cell of 4 x 4 pixels, in the CLIP frame."""
 
 
-def collate(views: list[Slice], image_size: int) -> ViewBatch:
-    """Stack views whose longer side is `image_size` already."""
+def collate(
+    views: Sequence[Slice], image_size: int, whole: Sequence[bool] | None = None
+) -> ViewBatch:
+    """Stack views whose longer side is `image_size` already.
+
+    Args:
+        views: B views with masks of the same K targets.
+        image_size: Side S of both frames.
+        whole: For each view, whether it gets Organ-Seg's frames; None: no view does.
+    """
     sam, clip, masks, clip_masks = [], [], [], []
-    for view in views:
+    for view, of_organseg in zip(views, whole or [False] * len(views), strict=True):
         rgb = view.image.float().expand(3, -1, -1)
         pad = (0, image_size - rgb.shape[2], 0, image_size - rgb.shape[1])
-        sam.append(F.pad(_normalise(rgb, SAM_MEAN, SAM_STD), pad))
-        clip.append(_normalise(_clip_frame(rgb, image_size) / 255, CLIP_MEAN, CLIP_STD))
-        masks.append(F.pad(view.masks, pad))
-        shares = _clip_frame(view.masks.float() * 255, image_size) / 255
+        if of_organseg:
+            sam.append(_stretched(rgb, image_size))
+            masks.append(F.interpolate(view.masks[None].float(), image_size)[0] > 0.5)
+            around = (pad[1] // 2, pad[1] - pad[1] // 2, pad[3] // 2, pad[3] - pad[3] // 2)
+            clip.append(F.pad(_normalise(rgb / 255, CLIP_MEAN, CLIP_STD), around))
+            shares = F.pad(view.masks.float(), around)
+        else:
+            sam.append(F.pad(_normalise(rgb, SAM_MEAN, SAM_STD), pad))
+            masks.append(F.pad(view.masks, pad))
+            clip.append(_normalise(_clip_frame(rgb, image_size) / 255, CLIP_MEAN, CLIP_STD))
+            shares = _clip_frame(view.masks.float() * 255, image_size) / 255
         clip_masks.append(F.avg_pool2d(shares, 4))
     return ViewBatch(
         views,
@@ -74,6 +95,14 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """(..., 4) boxes (cx, cy, w, h) -> (x0, y0, x1, y1)."""
     center, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([center - size / 2, center + size / 2], dim=-1)
+
+
+def _stretched(rgb: Tensor, size: int) -> Tensor:
+    """MedSAM's frame: (3, H, W) in [0, 255] -> (3, S, S) from 0 to 1, aspect ratio not kept."""
+    pixels = F.interpolate(rgb[None], (size, size), mode="bicubic", antialias=True)[0]
+    pixels = pixels.round().clamp(0, 255)
+    low, high = pixels.amin(), pixels.amax()
+    return (pixels - low) / (high - low).clamp(min=1e-8)
 
 
 def _normalise(rgb: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

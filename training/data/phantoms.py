@@ -2,8 +2,9 @@
 
 A phantom is a set of ellipsoids and tubes in millimetres, each with its label and its mean
 attenuation, varied per seed: sizes, positions, a smooth bend of the whole, fat, enhancement.
-Organs can be missing. Every slice is a function of (anatomy, z), so single slices and whole volumes
-of the same seed agree. Plausible for a demonstration, of no clinical worth.
+Organs can be missing, and one can hold a round lesion. Every slice is a function of (anatomy, z),
+so single slices and whole volumes of the same seed agree. Plausible for a demonstration, of no
+clinical worth.
 
 Frame: x to the patient's left, y to the back, z to the head; the origin lies in the middle of the
 body at the height of the kidneys' upper poles. A slice is displayed radiologically: columns along
@@ -32,6 +33,12 @@ REMOVABLE = ("right kidney", "spleen", "gallbladder", "left kidney", "left adren
 Z_RANGE_MM = (-75.0, 110.0)
 """Lowest and highest slice that shows the abdomen."""
 
+LESION_SITES = ("liver", "spleen", "right kidney", "left kidney", "pancreas")
+"""Organs that can hold a lesion."""
+
+LESION_SHARE = 0.5
+"""Share of bodies with a lesion."""
+
 MUSCLE_MM = 14.0
 """Thickness of the abdominal wall's muscle."""
 
@@ -55,6 +62,8 @@ class Solid:
     """(K, 3): half axes of an ellipsoid; a tube is round and takes the first of each."""
     in_wall: bool
     """Whether it may reach beyond the abdominal cavity, as bones and muscles do."""
+    lesion: bool = False
+    """A lesion: shows only inside the organ of its label, and stays part of that organ."""
 
     def level(self, points_mm: Floats) -> Floats:
         """(..., 3) -> (...): 0 in the middle, 1 on the surface."""
@@ -94,17 +103,22 @@ class PhantomSlice:
     hu: NDArray[np.float32]
     """(H, W) HU, with noise."""
     labels: NDArray[np.uint8]
-    """(H, W): 0 or an organ's label."""
+    """(H, W): 0 or an organ's label; a lesion has its organ's."""
+    lesions: NDArray[np.bool_]
+    """(H, W): inside a lesion."""
     spacing_mm: float
     z_mm: float
 
 
-def draw_anatomy(seed: int, missing: Sequence[str] | None = None) -> Anatomy:
+def draw_anatomy(
+    seed: int, missing: Sequence[str] | None = None, lesion: bool | None = None
+) -> Anatomy:
     """Draw a body.
 
     Args:
         seed: Same seed, same body.
         missing: Organs to leave out; None draws them: two bodies of five lack one of `REMOVABLE`.
+        lesion: Whether one organ of `LESION_SITES` holds a lesion; None draws it.
 
     Raises:
         ValueError: if an organ has no such name.
@@ -127,6 +141,10 @@ def draw_anatomy(seed: int, missing: Sequence[str] | None = None) -> Anatomy:
             if name not in missing
         ),
     ]
+    # A generator of its own: a body is the same with and without its lesion.
+    lesion_rng = np.random.default_rng((seed, 2))
+    if (lesion_rng.random() < LESION_SHARE) if lesion is None else lesion:
+        solids.append(_drawn_lesion(solids, lesion_rng))
     return Anatomy(
         solids=tuple(solids),
         body_radii_mm=(size * rng.uniform(155, 180), size * rng.uniform(108, 128)),
@@ -138,7 +156,12 @@ def draw_anatomy(seed: int, missing: Sequence[str] | None = None) -> Anatomy:
 
 
 def render_slice(
-    anatomy: Anatomy, z_mm: float, *, size_px: tuple[int, int] = (224, 288), spacing_mm: float = 1.4
+    anatomy: Anatomy,
+    z_mm: float,
+    *,
+    size_px: tuple[int, int] = (224, 288),
+    spacing_mm: float = 1.4,
+    middle_mm: tuple[float, float] = (0.0, 0.0),
 ) -> PhantomSlice:
     """Cut the body at one height.
 
@@ -147,12 +170,17 @@ def render_slice(
         z_mm: Height, usually within `Z_RANGE_MM`.
         size_px: Rows and columns.
         spacing_mm: Side of a pixel.
+        middle_mm: (y, x) of the picture's middle in the body.
     """
-    rows, columns = ((np.arange(count) - (count - 1) / 2) * spacing_mm for count in size_px)
+    rows, columns = (
+        middle + (np.arange(count) - (count - 1) / 2) * spacing_mm
+        for count, middle in zip(size_px, middle_mm, strict=True)
+    )
     points = _bent(anatomy.bend, rows, columns, z_mm)
 
     hu = np.full(size_px, AIR_HU)
     labels = np.zeros(size_px, np.uint8)
+    lesions = np.zeros(size_px, np.bool_)
     radii = np.array(anatomy.body_radii_mm)
     hu[_oval(points, radii) < 1] = FAT_HU
     hu[_oval(points, radii - anatomy.wall_mm) < 1] = MUSCLE_HU
@@ -168,6 +196,9 @@ def render_slice(
             slice(*np.searchsorted(columns, (low[0], high[0]))),
         )
         inside = (solid.level(points[near]) < 1) & (cavity[near] | solid.in_wall)
+        if solid.lesion:
+            inside &= labels[near] == solid.label
+            lesions[near] |= inside
         hu[near][inside] = solid.hu
         labels[near][inside] = solid.label
 
@@ -176,7 +207,7 @@ def render_slice(
     noise = ndimage.gaussian_filter(rng.standard_normal(size_px), 0.6)
     hu = ndimage.gaussian_filter(hu, 0.7 / spacing_mm)  # partial volume and reconstruction kernel
     hu += 5 * texture / texture.std() + 11 * noise / noise.std()
-    return PhantomSlice(hu.clip(-1024, 3071).astype(np.float32), labels, spacing_mm, z_mm)
+    return PhantomSlice(hu.clip(-1024, 3071).astype(np.float32), labels, lesions, spacing_mm, z_mm)
 
 
 def window(hu: NDArray[np.float32], level: float = 40.0, width: float = 400.0) -> NDArray[np.uint8]:
@@ -316,6 +347,24 @@ def _drawn(
         )
         for shape in shapes
     ]
+
+
+def _drawn_lesion(solids: Sequence[Solid], rng: np.random.Generator) -> Solid:
+    """A cyst or a poorly enhancing nodule in one of the organs that are there."""
+    sites = [
+        solid
+        for solid in solids
+        if solid.label in {LABELS[name] for name in LESION_SITES} and solid.hu > 0
+    ]
+    site = sites[rng.integers(len(sites))]
+    half_axes = site.radii_mm.mean(axis=0)
+    # Off the middle, but inside: a point of the inner half of the ellipsoid, or near the tube.
+    direction = rng.normal(0, 1, 3)
+    direction *= rng.uniform(0.1, 0.5) / np.linalg.norm(direction)
+    at = site.centres_mm[rng.integers(len(site.centres_mm))] + direction * half_axes
+    radius = float((half_axes.min() * rng.uniform(0.28, 0.5)).clip(7.0, 18.0))
+    hu = float(rng.choice([6.0, 38.0]) + rng.normal(0, 4))
+    return Solid(site.label, hu, at[None], np.full((1, 3), radius), in_wall=False, lesion=True)
 
 
 def _radii(shape: _Shape) -> Floats:

@@ -8,11 +8,11 @@ uses only those. Which of the structures an image shows is the caller's business
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from training.data.structures import STRUCTURES, Fact, Structure
+from training.data.structures import Fact, Structure
 from training.data.structures import structure as find_structure
 
 Split = Literal["train", "test"]
@@ -256,20 +256,3 @@ def generate(
     if rng.random() < LOWER_CASE_SHARE:
         body = body.lower()
     return Question(body, kind, length, structure, _explain(structure, first, second, rng))
-
-
-def corpus(n: int, seed: int) -> Iterator[str]:
-    """Yield n lines of training text, questions and explanations in turn, all structures alike.
-
-    For training a tokenizer; holds nothing of the test split.
-    """
-    rng = random.Random(seed)
-    explanation: str | None = None
-    for i in range(n):
-        if explanation is None:
-            question = generate(STRUCTURES[i // 2 % len(STRUCTURES)], rng=rng, split="train")
-            explanation = question.explanation
-            yield question.text
-        else:
-            yield explanation
-            explanation = None

@@ -10,15 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
-from transformers import MistralForCausalLM
+from torch import Tensor
 
-from serving.llava_prompt import IMAGE_SEGMENT, MEDISEE_HIDDEN_POSITIONS
-from training.networks.llava import LlavaImageEncoder
+from serving.llava_prompt import MEDISEE_HIDDEN_POSITIONS
 from training.networks.medisee_heads import BoxDecoder, DemocraticFusion
 from training.networks.profiles import Profile
-from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
+from training.networks.sam import PromptedMaskDecoder
+from training.networks.system import System
 
 ADAPTER = "medisee"
 ADDED_TOKENS = 2
@@ -36,7 +34,7 @@ class MediSeeOutput:
     """(2, E): h_seg, h_box after the final norm."""
 
 
-class MediSee(nn.Module):
+class MediSee(System):
     """All networks of MediSee.
 
     The base language model carries the LoRA adapter `medisee`; its own token embedding and head
@@ -44,56 +42,10 @@ class MediSee(nn.Module):
     """
 
     def __init__(self, profile: Profile) -> None:
-        super().__init__()
-        self.profile = profile
-        width = profile.mistral.hidden_size
-        vocabulary = profile.mistral.vocab_size + ADDED_TOKENS
-        self.image_encoder = SamImageEncoder(profile)
-        self.llava_image_encoder = LlavaImageEncoder(profile)
-        self.mllm = get_peft_model(
-            MistralForCausalLM(profile.mistral),
-            LoraConfig(
-                r=profile.lora_rank,
-                lora_alpha=profile.lora_alpha,
-                lora_dropout=0.05,
-                target_modules=["q_proj", "v_proj"],
-            ),
-            adapter_name=ADAPTER,
-        )
-        self.embed_tokens = nn.Embedding(vocabulary, width)
-        self.lm_head = nn.Linear(width, vocabulary, bias=False)
+        super().__init__(profile, ADAPTER, ADDED_TOKENS)
         self.fusion = DemocraticFusion(profile)
         self.box_decoder = BoxDecoder(profile)
         self.mask_decoder = PromptedMaskDecoder(profile)
-
-    @property
-    def base(self) -> MistralForCausalLM:
-        """The language model inside PEFT's wrapper."""
-        base = self.mllm.get_base_model()
-        assert isinstance(base, MistralForCausalLM)
-        return base
-
-    def adopt_base_vocabulary(self) -> None:
-        """Start MediSee's embedding and head from the base's; added tokens from their mean."""
-        with torch.no_grad():
-            for own, of_base in (
-                (self.embed_tokens.weight, self.base.model.embed_tokens.weight),
-                (self.lm_head.weight, self.base.lm_head.weight),
-            ):
-                own[:-ADDED_TOKENS] = of_base
-                own[-ADDED_TOKENS:] = of_base.mean(dim=0)
-
-    def embed_prompt(self, token_ids: Sequence[int], patch_tokens: Tensor) -> Tensor:
-        """Prompt embeddings (1, L, E) of ids in which -1 stands for the image's T rows."""
-        image = token_ids.index(IMAGE_SEGMENT)
-        before, after = torch.tensor(token_ids[:image]), torch.tensor(token_ids[image + 1 :])
-        device = patch_tokens.device
-        parts = [
-            self.embed_tokens(before.to(device)),
-            patch_tokens,
-            self.embed_tokens(after.to(device)),
-        ]
-        return torch.cat(parts)[None]
 
     @torch.no_grad()
     def answer(
@@ -115,7 +67,7 @@ class MediSee(nn.Module):
         """
         image_embedding = self.image_encoder(sam_pixels[None])
         patch_tokens, _ = self.llava_image_encoder(clip_pixels[None])
-        prompt = self.embed_prompt(list(token_ids), patch_tokens[0])
+        prompt = self.embed_prompt(list(token_ids), [patch_tokens[0]])
         hidden = self.mllm.model.model(inputs_embeds=prompt, use_cache=False).last_hidden_state
         hidden_states = hidden[0, list(MEDISEE_HIDDEN_POSITIONS)]
         text_embedding, box_hidden_state = self.fusion(hidden_states)

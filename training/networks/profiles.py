@@ -32,6 +32,8 @@ class Profile:
     """Inner width of the two routers (paper, section 5.1)."""
     box_hidden_size: int = 512
     """Inner width of the box decoder (paper, section 5.1)."""
+    jcm_hidden_size: int = 512
+    """Inner width of both MLPs of MediRound's judgment and correction mechanism (appendix A)."""
     lora_rank: int = 8
     lora_alpha: int = 16
 
@@ -136,7 +138,7 @@ def demo_profile() -> Profile:
             patch_size=16,
         ),
         mistral=MistralConfig(
-            vocab_size=1024,
+            vocab_size=1536,
             hidden_size=256,
             intermediate_size=512,
             num_hidden_layers=4,
@@ -154,6 +156,7 @@ def demo_profile() -> Profile:
         convolutional_stem=True,
         router_hidden_size=256,
         box_hidden_size=256,
+        jcm_hidden_size=256,
     )
 
 

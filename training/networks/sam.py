@@ -41,10 +41,11 @@ class SamImageEncoder(nn.Module):
 
 
 class PromptedMaskDecoder(nn.Module):
-    """Prompt encoder and mask decoder of SAM, prompted by a box and a text embedding.
+    """Prompt encoder and mask decoder of SAM, prompted by a text embedding and perhaps a box.
 
     Sparse prompts stand in the order [top-left corner, bottom-right corner, text], the dense
-    prompt is "no mask", and mask token 0 is used, as in MediSee's released code.
+    prompt is "no mask", and mask token 0 is used, as in MediSee's released code. MediRound's
+    prompts have no box.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -67,7 +68,7 @@ class PromptedMaskDecoder(nn.Module):
         nn.init.normal_(frequencies)
 
     def forward(
-        self, image_embedding: Tensor, text_embedding: Tensor, boxes_cxcywh: Tensor
+        self, image_embedding: Tensor, text_embedding: Tensor, boxes_cxcywh: Tensor | None
     ) -> Tensor:
         """Decode one mask per prompt.
 
@@ -76,22 +77,26 @@ class PromptedMaskDecoder(nn.Module):
             text_embedding: (B, P, 1, C), P prompts per image.
             boxes_cxcywh: (B, P, 4) in [0, 1], relative to the original image's width and height.
                 They are scaled by the padded frame's side without correcting for the aspect
-                ratio: the published weights were trained so.
+                ratio: the published weights were trained so. None: the text embedding is the only
+                prompt.
 
         Returns:
             Mask logits (B, P, 4 h, 4 w); > 0 is foreground.
         """
-        center, size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
-        corners = torch.cat([center - size / 2, center + size / 2], dim=-1) * self.image_size
-        sparse, dense = self.prompt_encoder(
+        corners = None
+        if boxes_cxcywh is not None:
+            center, size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
+            corners = torch.cat([center - size / 2, center + size / 2], dim=-1) * self.image_size
+        boxes, dense = self.prompt_encoder(
             input_points=None, input_labels=None, input_boxes=corners, input_masks=None
         )
+        sparse = text_embedding if boxes is None else torch.cat([boxes, text_embedding], dim=2)
         masks, _ = self.mask_decoder(
             image_embeddings=image_embedding,
             image_positional_embeddings=self.image_positions().expand(
                 image_embedding.shape[0], -1, -1, -1
             ),
-            sparse_prompt_embeddings=torch.cat([sparse, text_embedding], dim=2),
+            sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )

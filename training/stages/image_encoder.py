@@ -11,16 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.batches import boxes_cxcywh, collate
-from training.data.slices import SliceConfig, SliceSampler
-from training.data.structures import STRUCTURES
-from training.data.templates import Template
+from training.data.slices import Slice
+from training.data.views import TARGETS, ViewSampler, is_abdomen
 from training.networks.profiles import Profile
 from training.networks.sam import PromptedMaskDecoder, SamImageEncoder
 from training.stages.scores import dice
 
 
 class DenseHead(nn.Module):
-    """Labels every structure at a quarter of the embedding's stride."""
+    """Labels every target at a quarter of the embedding's stride."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -38,12 +37,12 @@ class DenseHead(nn.Module):
 
 
 class ImageEncoderStage:
-    """Trains `image_encoder` and `mask_decoder` on views of the train template.
+    """Trains `image_encoder` and `mask_decoder` on views of both regions.
 
     Args:
         profile: Sizes.
-        template: Template to train on.
-        held_out: Template to measure on.
+        sampler: Views to train on.
+        held_out: Views to measure on.
         seed: Seed of the data.
         batch_size: Views per step.
         prompts: Prompted structures per view.
@@ -55,8 +54,8 @@ class ImageEncoderStage:
     def __init__(
         self,
         profile: Profile,
-        template: Template,
-        held_out: Template,
+        sampler: ViewSampler,
+        held_out: ViewSampler,
         *,
         seed: int = 0,
         batch_size: int = 12,
@@ -65,9 +64,7 @@ class ImageEncoderStage:
     ) -> None:
         torch.manual_seed(seed)
         self.image_size = profile.sam_size
-        config = SliceConfig(self.image_size)
-        self.sampler = SliceSampler(template, config)
-        self.held_out_sampler = SliceSampler(held_out, config)
+        self.sampler, self.held_out_sampler = sampler, held_out
         self.rarity = self.sampler.rarity(seed)
         self.seed = seed
         self.batch_size, self.prompts = batch_size, prompts
@@ -80,8 +77,8 @@ class ImageEncoderStage:
             {
                 "image_encoder": image_encoder,
                 "mask_decoder": PromptedMaskDecoder(profile),
-                "dense_head": DenseHead(channels, len(STRUCTURES)),
-                "structure_embedding": nn.Embedding(len(STRUCTURES), channels),
+                "dense_head": DenseHead(channels, len(TARGETS)),
+                "structure_embedding": nn.Embedding(len(TARGETS), channels),
             }
         )
 
@@ -89,7 +86,7 @@ class ImageEncoderStage:
         """Dense loss, and from `decoder_from_step` on the loss of prompted masks."""
         views_rng = np.random.default_rng((self.seed, step))
         views = [self.sampler.draw(views_rng) for _ in range(self.batch_size)]
-        batch = collate(views, self.image_size)
+        batch = collate(views, self.image_size, frames_of(views))
         with torch.autocast("cpu", torch.bfloat16):
             embedding = self.modules["image_encoder"](batch.sam_pixels)
             dense = self.modules["dense_head"](embedding)
@@ -117,21 +114,26 @@ class ImageEncoderStage:
         }
 
     def evaluate(self) -> dict[str, float]:
-        """Mean Dice of dense and prompted masks on the held-out template."""
+        """Mean Dice of dense and prompted masks on held-out views, of each region."""
         rng = np.random.default_rng(self.seed)
-        dense_scores: list[Tensor] = []
-        prompted_scores: list[Tensor] = []
+        scores: dict[str, list[Tensor]] = {
+            f"{region}_{kind}": []
+            for region in ("brain", "abdomen")
+            for kind in ("dense", "prompted")
+        }
         for _ in range(4):
-            batch = collate([self.held_out_sampler.draw(rng) for _ in range(8)], self.image_size)
+            views = [self.held_out_sampler.draw(rng) for _ in range(12)]
+            batch = collate(views, self.image_size, frames_of(views))
             with torch.autocast("cpu", torch.bfloat16):
                 embedding = self.modules["image_encoder"](batch.sam_pixels)
                 dense = self.modules["dense_head"](embedding)
             scale = self.image_size // dense.shape[-1]
             dense = F.interpolate(dense.float(), scale_factor=scale, mode="bilinear")
             for index, view in enumerate(batch.views):
+                region = "abdomen" if is_abdomen(view) else "brain"
                 present = view.present.nonzero()[:, 0]
                 truth = batch.masks[index][present]
-                dense_scores.append(dice(dense[index][present] > 0, truth))
+                scores[f"{region}_dense"].append(dice(dense[index][present] > 0, truth))
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = self.modules["mask_decoder"](
                         embedding[index : index + 1],
@@ -139,11 +141,8 @@ class ImageEncoderStage:
                         boxes_cxcywh(view.masks[present])[None],
                     )
                 logits = F.interpolate(logits.float(), scale_factor=scale, mode="bilinear")
-                prompted_scores.append(dice(logits[0] > 0, truth))
-        return {
-            "dice_dense": torch.cat(dense_scores).mean().item(),
-            "dice_prompted": torch.cat(prompted_scores).mean().item(),
-        }
+                scores[f"{region}_prompted"].append(dice(logits[0] > 0, truth))
+        return {name: torch.cat(values).mean().item() for name, values in scores.items()}
 
     def _choose(self, present: Tensor, rng: torch.Generator) -> Tensor:
         """Indices of present structures, rare ones rather; each once where there are enough."""
@@ -151,6 +150,11 @@ class ImageEncoderStage:
         count = min(self.prompts, int(present.sum()))
         order = torch.multinomial(weights, count, generator=rng)
         return order.repeat(self.prompts)[: self.prompts]
+
+
+def frames_of(views: list[Slice]) -> list[bool]:
+    """Which views get Organ-Seg's frames: every second one of the abdomen."""
+    return [index % 2 == 0 and is_abdomen(view) for index, view in enumerate(views)]
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:

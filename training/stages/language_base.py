@@ -16,14 +16,13 @@ from transformers import MistralForCausalLM
 from serving.llava_prompt import LlavaTokenizer, explanation_prompt, image_prefix_ids
 from training.data.batches import ViewBatch, boxes_cxcywh, collate, cxcywh_to_xyxy
 from training.data.packing import Packed, pack
-from training.data.questions import Split, drop_words, generate
-from training.data.slices import SliceConfig, SliceSampler
-from training.data.structures import STRUCTURES
-from training.data.templates import Template
+from training.data.questions import Split, drop_words
+from training.data.views import TARGETS, ViewSampler, question_about
 from training.losses import giou_loss, l1_loss
 from training.networks.llava import LlavaImageEncoder
 from training.networks.medisee_heads import BoxDecoder
 from training.networks.profiles import Profile
+from training.stages.image_encoder import frames_of
 
 CELLS_PER_TOKEN = 4
 """The dense head labels 4 x 4 cells of every image token."""
@@ -35,8 +34,8 @@ class LanguageBaseStage:
     Args:
         profile: Sizes.
         tokenizer: Tokenizer of the base vocabulary.
-        template: Template to train on.
-        held_out: Template to measure on, with held-out wordings.
+        sampler: Views to train on.
+        held_out: Views to measure on, with held-out wordings.
         seed: Seed of the data.
         batch_size: Views per step.
         questions: Questions per view.
@@ -49,8 +48,8 @@ class LanguageBaseStage:
         self,
         profile: Profile,
         tokenizer: LlavaTokenizer,
-        template: Template,
-        held_out: Template,
+        sampler: ViewSampler,
+        held_out: ViewSampler,
         *,
         seed: int = 1000,
         batch_size: int = 12,
@@ -60,14 +59,12 @@ class LanguageBaseStage:
         torch.manual_seed(seed)
         self.profile, self.tokenizer, self.seed = profile, tokenizer, seed
         self.image_size = profile.clip_size
-        config = SliceConfig(self.image_size)
-        self.sampler = SliceSampler(template, config)
-        self.held_out_sampler = SliceSampler(held_out, config)
+        self.sampler, self.held_out_sampler = sampler, held_out
         self.rarity = self.sampler.rarity(seed).tolist()
         self.batch_size, self.questions = batch_size, questions
         self.language_from_step = language_from_step
         width = profile.mistral.hidden_size
-        cells = len(STRUCTURES) * CELLS_PER_TOKEN**2
+        cells = len(TARGETS) * CELLS_PER_TOKEN**2
         self.image_encoder = LlavaImageEncoder(profile)
         self.mllm = MistralForCausalLM(profile.mistral)
         self.modules = nn.ModuleDict(
@@ -83,9 +80,8 @@ class LanguageBaseStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Dense loss of the image side; later also text, pointing and box losses."""
         views_rng = np.random.default_rng((self.seed, step))
-        batch = collate(
-            [self.sampler.draw(views_rng) for _ in range(self.batch_size)], self.image_size
-        )
+        views = [self.sampler.draw(views_rng) for _ in range(self.batch_size)]
+        batch = collate(views, self.image_size, frames_of(views))
         encoder = self.image_encoder
         with torch.autocast("cpu", torch.bfloat16):
             features = encoder.features(batch.clip_pixels)
@@ -101,13 +97,13 @@ class LanguageBaseStage:
         return total, {"dense": dense.item(), **{k: v.item() for k, v in losses.items()}}
 
     def evaluate(self) -> dict[str, float]:
-        """The same losses and the box IoU on the held-out template and wordings."""
+        """The same losses and the box IoU on held-out views and wordings."""
         views_rng, rng = np.random.default_rng(self.seed), random.Random(self.seed)
         totals: dict[str, float] = {}
         rounds = 4
         for _ in range(rounds):
             views = [self.held_out_sampler.draw(views_rng) for _ in range(12)]
-            batch = collate(views, self.image_size)
+            batch = collate(views, self.image_size, frames_of(views))
             with torch.autocast("cpu", torch.bfloat16):
                 image_rows, _ = self.image_encoder(batch.clip_pixels)
             for key, value in self._language_losses(batch, image_rows, "test", rng).items():
@@ -139,7 +135,7 @@ class LanguageBaseStage:
             questions.append([])
             answer_lengths.append([])
             for index in picked:
-                question = generate(STRUCTURES[index], rng=rng, split=split)
+                question = question_about(index, rng=rng, split=split)
                 words = drop_words(question, rng) if split == "train" else question.text
                 asked = explanation_prompt(self.tokenizer, words)[len(before) + 1 :]
                 answer = self.tokenizer.encode_plain(question.explanation)

@@ -22,9 +22,8 @@ from serving.llava_prompt import (
 from training.data.batches import ViewBatch, boxes_cxcywh, collate, cxcywh_to_xyxy
 from training.data.packing import pack
 from training.data.questions import Kind, Split, drop_words, generate
-from training.data.slices import SliceConfig, SliceSampler
+from training.data.slices import SliceSampler
 from training.data.structures import STRUCTURES
-from training.data.templates import Template
 from training.losses import medisee_loss, similarity_loss, similarity_map
 from training.networks.medisee import MediSee, resize_logits
 from training.stages.scores import box_iou, dice
@@ -37,14 +36,14 @@ class MediSeeStage:
         name: Folder of the stage.
         network: With the earlier stages' weights loaded.
         tokenizer: With MediSee's added tokens.
-        template: Template to train on.
-        held_out: Template to measure on, with held-out wordings.
+        sampler: Views to train on.
+        held_out: Views to measure on, with held-out wordings.
         seed: Seed of the data.
         batch_size: Views per step.
         questions: Questions per view.
-        structure_vectors: (16, C) prompt vectors that stage 1 learned. During `align_steps` the
-            text embedding is only drawn towards them, which starts it where the mask decoder
-            listens; None leaves that out.
+        structure_vectors: (K, C) prompt vectors that stage 1 learned, the 16 structures' first.
+            During `align_steps` the text embedding is only drawn towards them, which starts it
+            where the mask decoder listens; None leaves that out.
         align_steps: Length of that start.
         similarity: Fine-tune: every second question is the plain name of the same structure as
             the one before it, and teaches that one where to look (Eq. 5).
@@ -55,8 +54,8 @@ class MediSeeStage:
         name: str,
         network: MediSee,
         tokenizer: LlavaTokenizer,
-        template: Template,
-        held_out: Template,
+        sampler: SliceSampler,
+        held_out: SliceSampler,
         *,
         seed: int,
         batch_size: int = 12,
@@ -70,9 +69,7 @@ class MediSeeStage:
         self.batch_size, self.questions, self.similarity = batch_size, questions, similarity
         self.structure_vectors, self.align_steps = structure_vectors, align_steps
         self.image_size = network.profile.sam_size
-        config = SliceConfig(self.image_size)
-        self.sampler = SliceSampler(template, config)
-        self.held_out_sampler = SliceSampler(held_out, config)
+        self.sampler, self.held_out_sampler = sampler, held_out
         self.rarity = self.sampler.rarity(seed).tolist()
         for part in (network.image_encoder, network.llava_image_encoder):
             part.requires_grad_(False)
@@ -88,7 +85,7 @@ class MediSeeStage:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Dice, box IoU and losses on the held-out template and wordings."""
+        """Dice, box IoU and losses on held-out views and wordings."""
         views_rng, rng = np.random.default_rng(self.seed), random.Random(self.seed)
         totals: dict[str, float] = {}
         rounds = 4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from serving.preprocessing import clip_frame, sam_frame
+from serving.preprocessing import clip_frame, medsam_frame, sam_frame, square_clip_frame
 from training.data.batches import boxes_cxcywh, collate
 from training.data.slices import Slice
 
@@ -79,6 +79,30 @@ def test_clip_masks_follow_the_crop_of_the_clip_frame(size):
     assert ((batch.clip_masks[0, 0] > 0.5) == (expected > 0.5)).float().mean() > 0.96
     assert batch.clip_masks.min() >= 0
     assert batch.clip_masks.max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_organsegs_frames_are_the_servers_but_for_rounding(size):
+    one = view(*size)
+    batch = collate([one], SIDE, whole=[True])
+    stretched = torch.from_numpy(medsam_frame(rgb(one), SIDE))
+    assert (batch.sam_pixels[0] - stretched).abs().max() < 4 / 255
+    squared = torch.from_numpy(square_clip_frame(rgb(one), SIDE))
+    grey_level = 1 / 255 / 0.26
+    assert (batch.clip_pixels[0] - squared).abs().max() < grey_level  # of the margin's colour
+
+
+def test_masks_follow_organsegs_frames():
+    one = view(51, 64)
+    batch = collate([one, one], SIDE, whole=[True, False])
+    stretched = torch.nn.functional.interpolate(one.masks[None].float(), (SIDE, SIDE))[0] > 0.5
+    assert torch.equal(batch.masks[0], stretched)
+    assert torch.equal(batch.masks[1, :, :51], one.masks)
+    above = (SIDE - 51) // 2
+    inside = torch.zeros(16, SIDE, SIDE)
+    inside[:, above : above + 51] = one.masks.float()
+    expected = inside.reshape(16, 16, 4, 16, 4).mean(dim=(2, 4))
+    torch.testing.assert_close(batch.clip_masks[0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_box_is_tight_and_its_far_edge_includes_the_pixel():

@@ -4,6 +4,7 @@ from scipy import ndimage
 
 from training.data.phantoms import (
     LABELS,
+    LESION_SITES,
     REMOVABLE,
     Z_RANGE_MM,
     draw_anatomy,
@@ -101,3 +102,35 @@ def test_neighbouring_slices_look_alike():
 def test_the_window_has_its_documented_ends():
     hu = np.array([-500.0, -160.0, 40.0, 240.0, 900.0], np.float32)
     np.testing.assert_array_equal(window(hu), [0, 0, 128, 255, 255])
+
+
+def test_a_lesion_lies_inside_its_organ_and_changes_nothing_else():
+    for seed in range(8):
+        body, healthy = (draw_anatomy(seed, lesion=lesion) for lesion in (True, False))
+        (lesion,) = [solid for solid in body.solids if solid.lesion]
+        assert {label: name for name, label in LABELS.items()}[lesion.label] in LESION_SITES
+        cuts = [
+            (render_slice(body, z), render_slice(healthy, z))
+            for z in lesion.centres_mm[0, 2] + np.arange(-15, 16, 3)
+        ]
+        assert any(with_it.lesions.any() for with_it, _ in cuts), seed
+        for with_it, without in cuts:
+            np.testing.assert_array_equal(with_it.labels, without.labels)
+            assert not without.lesions.any()
+            assert (with_it.labels[with_it.lesions] == lesion.label).all()
+            core = ndimage.binary_erosion(with_it.lesions, iterations=2)
+            if core.any():
+                assert with_it.hu[core].mean() < without.hu[core].mean() - 15
+
+
+def test_half_the_bodies_have_a_lesion():
+    share = np.mean([any(s.lesion for s in draw_anatomy(n).solids) for n in range(400)])
+    assert 0.43 < share < 0.57
+
+
+def test_a_shifted_picture_shows_the_same_body_elsewhere():
+    body = draw_anatomy(2, lesion=False)
+    still = render_slice(body, 20.0, spacing_mm=2.0)
+    moved = render_slice(body, 20.0, spacing_mm=2.0, middle_mm=(10.0, -6.0))
+    # The smooth bend is interpolated from other points: a few pixels at borders differ.
+    assert (moved.labels[:-5, 3:] != still.labels[5:, :-3]).mean() < 1e-3

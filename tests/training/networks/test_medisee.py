@@ -37,7 +37,7 @@ def test_logits_come_back_to_the_picture_as_in_sam(input_size, original_size):
 
 def test_the_picture_stands_in_the_prompt_where_the_minus_one_is(network):
     patches = torch.randn(16, 32)
-    embedded = network.embed_prompt([1, 7, -1, 1025, 9], patches)
+    embedded = network.embed_prompt([1, 7, -1, 1537, 9], [patches])
     table = network.embed_tokens.weight
     assert embedded.shape == (1, 20, 32)
     assert torch.equal(embedded[0, 2:18], patches)
@@ -51,7 +51,7 @@ def test_medisees_vocabulary_starts_from_the_bases_with_the_mean_for_added_token
         (network.embed_tokens.weight, network.base.model.embed_tokens.weight),
         (network.lm_head.weight, network.base.lm_head.weight),
     ):
-        assert own.shape == (1026, 32)
+        assert own.shape == (1538, 32)
         assert torch.equal(own[:1024], base)
         torch.testing.assert_close(own[1024:], base.mean(dim=0).expand(2, -1))
         own.data.zero_()
@@ -67,7 +67,7 @@ def test_an_answer_is_the_chain_of_its_parts(network, tokenizer):
     # By other doors: Hugging Face's generate-style call with all hidden states, one by one.
     patches, _ = network.llava_image_encoder(clip_pixels[None])
     outputs = network.mllm(
-        inputs_embeds=network.embed_prompt(ids, patches[0]), output_hidden_states=True
+        inputs_embeds=network.embed_prompt(ids, [patches[0]]), output_hidden_states=True
     )
     states = outputs.hidden_states[-1][0]
     hidden = torch.stack([states[-5], states[-1]])
@@ -89,9 +89,9 @@ def test_what_follows_the_second_position_cannot_change_the_answer(network, toke
     patches = torch.randn(16, 32)
     full = [*ids, tokenizer.added_ids["[BBOX]"], *tokenizer.encode_plain(". "), tokenizer.eos_id]
     states = [
-        network.mllm.model.model(inputs_embeds=network.embed_prompt(x, patches)).last_hidden_state[
-            0
-        ]
+        network.mllm.model.model(
+            inputs_embeds=network.embed_prompt(x, [patches])
+        ).last_hidden_state[0]
         for x in (ids, full)
     ]
     torch.testing.assert_close(states[0], states[1][: len(states[0])], rtol=1e-4, atol=1e-5)

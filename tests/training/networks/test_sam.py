@@ -69,3 +69,19 @@ def test_sparse_prompts_stand_in_the_order_corner_corner_text(tiny_profile, monk
 def test_the_positional_frequencies_are_no_parameter_to_train(tiny_profile):
     decoder = PromptedMaskDecoder(tiny_profile)
     assert not decoder.prompt_encoder.shared_embedding.positional_embedding.requires_grad
+
+
+@torch.no_grad()
+def test_without_a_box_the_text_is_the_only_sparse_prompt(tiny_profile):
+    torch.manual_seed(2)
+    decoder = PromptedMaskDecoder(tiny_profile).eval()
+    embedding, text = torch.randn(2, 16, 8, 8), torch.randn(2, 3, 1, 16)
+    no_mask = decoder.prompt_encoder.no_mask_embed.weight[0][:, None, None]
+    expected, _ = decoder.mask_decoder(
+        embedding,
+        decoder.image_positions().expand(2, -1, -1, -1),
+        text,
+        no_mask.expand(2, -1, 8, 8),
+        multimask_output=False,
+    )
+    torch.testing.assert_close(decoder(embedding, text, None), expected[:, :, 0])

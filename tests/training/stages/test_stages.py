@@ -1,4 +1,4 @@
-"""The four stages at a tiny size: a step lowers the loss and moves what it should."""
+"""The shared stages and MediSee's, tiny: a step lowers the loss and moves what it should."""
 
 import random
 from functools import partialmethod
@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from training.data.batches import collate
-from training.data.slices import SliceSampler
+from training.data.phantom_views import PhantomSampler, PhantomViewConfig
+from training.data.slices import SliceConfig, SliceSampler
+from training.data.views import ViewSampler
 from training.networks.medisee import MediSee
 from training.stages import medisee as medisee_module
 from training.stages.image_encoder import ImageEncoderStage
@@ -20,22 +22,26 @@ SMALL = {"batch_size": 2, "seed": 5}
 
 @pytest.fixture
 def build(tiny_profile, tokenizer, train_template, test_template, monkeypatch):
-    monkeypatch.setattr(SliceSampler, "rarity", partialmethod(SliceSampler.rarity, views=12))
-    templates = (train_template, test_template)
+    for sampler in (SliceSampler, ViewSampler):
+        monkeypatch.setattr(sampler, "rarity", partialmethod(sampler.rarity, views=12))
+    size = tiny_profile.sam_size
+    brains = [SliceSampler(t, SliceConfig(size)) for t in (train_template, test_template)]
+    views = [
+        ViewSampler(brain, PhantomSampler(PhantomViewConfig(size), held_out=held_out))
+        for brain, held_out in zip(brains, (False, True), strict=True)
+    ]
 
     def stage(name, **changed):
         torch.manual_seed(0)
         if name == "image_encoder":
-            return ImageEncoderStage(tiny_profile, *templates, prompts=2, **SMALL | changed)
+            return ImageEncoderStage(tiny_profile, *views, prompts=2, **SMALL | changed)
         if name == "language_base":
             return LanguageBaseStage(
-                tiny_profile, tokenizer, *templates, questions=2, **SMALL | changed
+                tiny_profile, tokenizer, *views, questions=2, **SMALL | changed
             )
         network = MediSee(tiny_profile)
         network.adopt_base_vocabulary()
-        return MediSeeStage(
-            "medisee", network, tokenizer, *templates, questions=2, **SMALL | changed
-        )
+        return MediSeeStage("medisee", network, tokenizer, *brains, questions=2, **SMALL | changed)
 
     return stage
 
@@ -118,10 +124,13 @@ def test_the_data_of_a_step_depend_on_the_step_alone(build, setting):
     assert one.loss(4)[0].item() != one.loss(5)[0].item()
 
 
+REGIONS = {f"{region}_{kind}" for region in ("brain", "abdomen") for kind in ("dense", "prompted")}
+
+
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("image_encoder", {"dice_dense", "dice_prompted"}),
+        ("image_encoder", REGIONS),
         ("language_base", {"text", "pointing", "box"}),
         ("medisee", {"text", "bce", "giou", "dice", "box_iou"}),
     ],
@@ -134,7 +143,7 @@ def test_an_evaluation_repeats_itself(build, name, keys):
     assert figures.keys() == keys
     for key, value in stage.evaluate().items():
         assert value == pytest.approx(figures[key], rel=1e-4), key
-    for key in keys & {"dice", "dice_dense", "dice_prompted", "box_iou"}:
+    for key in keys & {"dice", "box_iou", *REGIONS}:
         assert 0 <= figures[key] <= 1
 
 
