@@ -42,10 +42,11 @@ class Case:
 CASES = (
     *(Case(FIRST_BODY, f"Segment the {organ}.") for organ in ("liver", "right kidney", "aorta")),
     *(
-        Case(FIRST_BODY + number, "Where is the right kidney?", missing=("right kidney",))
-        for number in range(4)
+        Case(FIRST_BODY + number, f"Where is the {organ}?", missing=(organ,))
+        for number, organ in enumerate(("spleen", "gallbladder", "left kidney", "right kidney"))
     ),
     Case(FIRST_BODY, "Where is the cat?"),
+    Case(FIRST_BODY, "Translate this sentence."),
     Case(FIRST_BODY, "What time is it?", cut=True),
     Case(FIRST_BODY, "Segment the liver.", least_margin=2),
     Case(FIRST_BODY + 1, "Outline the left kidney.", cut=True),

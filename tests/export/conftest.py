@@ -120,7 +120,7 @@ def published_network(segment_anything, randomize, tiny_profile):
     """
     network = assemble(segment_anything.modeling, tiny_profile)
     # With this seed the mask is neither empty nor everything.
-    randomize(network, seed=31)
+    randomize(network, seed=34)
     for name, tensor in network.state_dict().items():
         if not TRAINED.search(name):
             tensor.copy_(tensor.bfloat16())
