@@ -151,7 +151,7 @@ def test_one_output_may_be_asked_for_alone(raw):
 
 
 @pytest.mark.parametrize(
-    ("model", "version"), [("mediround", ""), ("medisee", "7"), ("", ""), ("../medisee", "")]
+    ("model", "version"), [("tpp", ""), ("medisee", "7"), ("", ""), ("../medisee", "")]
 )
 def test_an_unknown_model_or_version_is_not_found(raw, good_answer, model, version):
     message = request(model, question(), version=version)
@@ -173,7 +173,7 @@ def mllm_request(**replaced):
 @pytest.mark.parametrize(
     ("replaced", "text"),
     [
-        ({"adapter": "mediround"}, "unknown name 'mediround'; known: medisee"),
+        ({"adapter": "tpp"}, "unknown name 'tpp'; known: mediround, medisee, organseg"),
         ({"adapter": "../base"}, "unknown name"),
         ({"embeddings": np.full((3, 256), np.nan, np.float32)}, "got nan"),
         ({"embeddings": np.full((3, 256), np.inf, np.float32)}, "got inf"),
@@ -260,7 +260,7 @@ def test_the_documented_http_statuses_are_those_of_the_server(server, good_answe
     assert http_status(server, path, http_body()) == 200
     for body in (http_body(" "), http_body("a\0"), http_body(shape=(2, 2)), {"inputs": []}):
         assert str(http_status(server, path, body)) in table[INVALID][0]
-    unknown = http_status(server, "/v2/models/mediround/infer", http_body())
+    unknown = http_status(server, "/v2/models/tpp/infer", http_body())
     assert str(unknown) in table["NOT_FOUND"][0]
     good_answer()
 

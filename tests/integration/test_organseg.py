@@ -88,7 +88,8 @@ def test_an_organ_that_was_removed_is_absent_and_nothing_is_outlined(client):
         if finding.outcome == "absent":
             assert finding.answer == f"No {finding.label} is visible in this slice."
             assert (finding.box_xyxy, finding.score) == (None, 0)
-    assert outcomes.count("found") <= 1, outcomes
+    # How often is a figure of `make quality`; here, that it happens and what is said then.
+    assert outcomes.count("absent") >= 2, outcomes
 
 
 def test_nonsense_is_irrelevant(client):
