@@ -41,7 +41,7 @@ def test_the_picture_stands_in_the_prompt_where_the_minus_one_is(network):
     table = network.embed_tokens.weight
     assert embedded.shape == (1, 20, 32)
     assert torch.equal(embedded[0, 2:18], patches)
-    assert torch.equal(embedded[0, [0, 1, 18, 19]], table[[1, 7, 1025, 9]])
+    assert torch.equal(embedded[0, [0, 1, 18, 19]], table[[1, 7, 1537, 9]])
 
 
 def test_medisees_vocabulary_starts_from_the_bases_with_the_mean_for_added_tokens(tiny_profile):
@@ -52,8 +52,8 @@ def test_medisees_vocabulary_starts_from_the_bases_with_the_mean_for_added_token
         (network.lm_head.weight, network.base.lm_head.weight),
     ):
         assert own.shape == (1538, 32)
-        assert torch.equal(own[:1024], base)
-        torch.testing.assert_close(own[1024:], base.mean(dim=0).expand(2, -1))
+        assert torch.equal(own[:1536], base)
+        torch.testing.assert_close(own[1536:], base.mean(dim=0).expand(2, -1))
         own.data.zero_()
         assert base.abs().max() > 0  # not shared
 
