@@ -166,6 +166,18 @@ class MediRound:
             return self._actions[action](request).outputs()
 
     def _ask(self, request: _Request) -> Answer:
+        remembered = None if request.start else request.live.stored
+        try:
+            return self._answered(request)
+        except ValueError:
+            # Another server may have gone on: what a question refers to can be there by now.
+            if remembered is None:
+                raise
+            if self._continued(request, anew=True).revision == remembered.revision:
+                raise
+            return self._answered(request)
+
+    def _answered(self, request: _Request) -> Answer:
         asked = request.asked
         conversation = self._conversation(request)
         repeated = conversation.turn(asked.turn_id)

@@ -78,18 +78,28 @@ def test_organs_that_are_there_are_outlined_and_named(client):
     assert np.mean(scores) > 0.7, scores
 
 
-def test_an_organ_that_was_removed_is_absent_and_nothing_is_outlined(client):
+@pytest.fixture(scope="module")
+def without(client):
+    """What is said of organs that were removed."""
     asked = [(seed, name) for seed in BODIES for name in ("spleen", "right kidney", "left kidney")]
-    outcomes = []
-    for seed, name in asked:
-        (finding,) = client.find_organs(body(seed, (name,))[0], f"Where is the {name}?")
-        outcomes.append(finding.outcome)
-        assert finding.found == finding.mask.any()
-        if finding.outcome == "absent":
-            assert finding.answer == f"No {finding.label} is visible in this slice."
-            assert (finding.box_xyxy, finding.score) == (None, 0)
-    # How often is a figure of `make quality`; here, that it happens and what is said then.
-    assert outcomes.count("absent") >= 2, outcomes
+    return [
+        client.find_organs(body(seed, (name,))[0], f"Where is the {name}?")[0]
+        for seed, name in asked
+    ]
+
+
+def test_what_is_absent_is_said_so_and_nothing_is_outlined(without):
+    absent = [finding for finding in without if finding.outcome == "absent"]
+    assert absent
+    for finding in absent:
+        assert finding.answer == f"No {finding.label} is visible in this slice."
+        assert (finding.box_xyxy, finding.score) == (None, 0)
+    assert all(finding.found == finding.mask.any() for finding in without)
+
+
+@pytest.mark.xfail(reason="the demo's weights refuse 0.73 of absent organs, the goal is 0.95")
+def test_an_organ_that_was_removed_is_not_found(without):
+    assert sum(finding.found for finding in without) <= 1
 
 
 def test_nonsense_is_irrelevant(client):

@@ -1,7 +1,3 @@
-import subprocess
-import sys
-import zipfile
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +11,8 @@ from serving.llava_prompt import (
     medisee_prompt,
     question_ids,
 )
+from tests.serving.mistral_tokenizer import mistral_model
 
-WHEEL = "mistral-common==1.5.4"
-MODEL = "mistral_common/data/tokenizer.model.v1"
-MODEL_BYTES = 493_443
 SPACE, SEG, BOX = 28705, 32000, 32001
 ANSWER_START = [SPACE, SEG, SPACE, 304, SPACE]
 SPECIAL = {0, 1, 2, SEG, BOX}
@@ -36,21 +30,7 @@ LUNG_IDS = [
 
 @pytest.fixture(scope="module")
 def tokenizer(request):
-    """Mistral's first tokenizer, from the package that carries it, kept in pytest's cache."""
-    folder = request.config.cache.mkdir("mistral-tokenizer")
-    model = folder / "tokenizer.model"
-    if not model.is_file() or model.stat().st_size != MODEL_BYTES:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder)]
-        done = subprocess.run(
-            [*command, WHEEL], capture_output=True, text=True, timeout=120, check=False
-        )
-        wheels = list(folder.glob("*.whl"))
-        if done.returncode or not wheels:
-            pytest.skip(f"pip cannot download {WHEEL}: {done.stderr.strip()[-200:]}")
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            model.write_bytes(wheel.read(MODEL))
-        wheels[0].unlink()
-    return LlavaTokenizer(model, MEDISEE_ADDED_TOKENS)
+    return LlavaTokenizer(mistral_model(request.config.cache), MEDISEE_ADDED_TOKENS)
 
 
 def test_added_tokens_follow_mistrals_vocabulary(tokenizer):

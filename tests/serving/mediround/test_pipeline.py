@@ -283,6 +283,18 @@ def test_a_start_is_for_a_new_id_unless_it_resumes():
         send(one, "d", start=True, action="branch", source="e", round=0)
 
 
+def test_a_server_that_missed_rounds_reads_them_before_it_refuses_what_refers_to_them():
+    shared = store()
+    one, other = server(shared), server(shared)
+    start(one)
+    send(other, start=True, resume=True, prompt="segment its left part")
+    third = send(one, prompt="segment instance 2 again")
+    assert third["references"].tolist() == [[2, 2]]
+    assert third["round"].tolist() == [3]
+    with pytest.raises(ValueError, match="instance 9"):
+        send(one, prompt="segment instance 9 again")
+
+
 def test_two_servers_that_change_one_conversation_do_not_lose_a_round():
     shared = store()
     one, other = server(shared), server(shared)
