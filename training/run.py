@@ -142,8 +142,9 @@ def _organseg(setting: Setting) -> tuple[Stage, Schedule]:
         seed=6000,
         structure_vectors=first["structure_embedding.weight"][organs],
         align_steps=120,
+        questions=6,
     )
-    return stage, Schedule(steps=550, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=1600, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _mediround(setting: Setting) -> tuple[Stage, Schedule]:
@@ -156,9 +157,9 @@ def _mediround(setting: Setting) -> tuple[Stage, Schedule]:
         setting.held_out,
         seed=4000,
         structure_vectors=first["structure_embedding.weight"],
-        align_steps=250,
+        align_steps=1400,
     )
-    return stage, Schedule(steps=600, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=2100, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _mediround_jcm(setting: Setting) -> tuple[Stage, Schedule]:

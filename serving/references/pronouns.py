@@ -84,7 +84,8 @@ _ASKED_PART = re.compile(
     rf"\b(?:which|what)(?:\s+(?:is|are)|(?:\s+\w+)?\s+of|(?:\s+(?!\w+s\b)\w+)?\s+{PREPOSITION})?\s*$"
 )
 _HAS_WITHIN = re.compile(
-    r"\b(?:has|have|had|holds?|contains?|carries|carry|bears?)\s+[^,]*\b(?:in|on|inside|within|at|around)\s+$"
+    r"\b(?:has|have|had|holds?|contains?|carries|carry|bears?)\s+[^,]*\b(?:in|on|inside|within|at|around|"
+    r"above|over|below|beneath|under|behind|beside|near|into|(?:front|top)\s+of)\s+$"
 )
 _PLEONASTIC = re.compile(
     r"it(?:\s+(?:is|was|will|would|might|may|seems?|looks?|appears?|turns?|has\s+been)|['\u2019]s)"
@@ -100,6 +101,8 @@ _ASKED_PLEONASTIC = re.compile(
 _IDIOM = re.compile(
     r"what\s+time\s+is\s+it|\bin\s+its\s+entirety|\bon\s+its\s+own|\bin\s+their\s+entirety|"
     r"\bthat['\u2019]s\s+it\b|\bgot\s+it\b|\b(?:do|try|make|find)\s+it\s+(?:again|hard|easy|possible)|"
+    r"\b(?:what|where|which|who)(?:\s+\w+)?\s+(?:is|was)\s+it\s+(?:that|which)\b|"
+    r"\bit\s+be\s+(?:seen|shown)\s+(?:what|which|where|that)\b|"
     r"\bforget\s+it|\bhow\s+is\s+it\s+going|\bput\s+it\s+(?:differently|another)"
 )
 _TOKEN = re.compile(r"[\w'\u2019-]+|[^\w\s]")

@@ -113,9 +113,10 @@ _OPENINGS: tuple[tuple[str, _Asks], ...] = (
     (rf"{_WHAT_IS}\s+.*\b(?:called|named|for|doing|like)\W*$", "words"),
     (rf"{_WHAT_IS}\s+(?:\w+\s+)?{_PLACE}\b", "mask"),
     (rf"{_WHAT_IS}\s+(?:the|that|this)\s+(?:[\w-]+\s+){{0,4}}{_THING}\s+\w", "mask"),
-    (rf"{_WHAT_IS}\s+(?:(?:its|their)\b|\w+ed\b)", "mask"),
+    (rf"{_WHAT_IS}\s+(?:(?:its|their)\b|it\s+that\b|\w+ed\b)", "mask"),
     (rf"{_WHAT_IS}\b", "words"),
     (r"what\s+\w", "mask"),
+    (r"(?:i|we)(?:['\u2019](?:m|re)|\s+(?:am|are))\s+(?:looking|searching)\s+for\b", "mask"),
     (_STATEMENT, "nothing"),
     (_REMARK, "nothing"),
 )

@@ -100,7 +100,8 @@ def test_the_base_is_a_hugging_face_folder_of_its_own(network, folder):
 
 def test_the_adapter_is_a_peft_folder_without_the_base(network, folder, tiny_profile):
     config = json.loads((folder / "medisee_adapter" / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16)
+    rank, alpha = tiny_profile.lora_rank, tiny_profile.lora_alpha
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", rank, alpha)
     assert set(config["target_modules"]) == {"q_proj", "v_proj"}
     state = load_file(folder / "medisee_adapter" / "adapter_model.safetensors")
     layers = tiny_profile.mistral.num_hidden_layers

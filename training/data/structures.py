@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fact:
-    """One decisive statement about a structure, in three wordings."""
+    """One decisive statement about a structure, in several wordings."""
 
-    train: tuple[str, str]
+    train: tuple[str, ...]
     """Wordings used for training; the first is also the one explanations quote."""
     held_out: str
     """Wording used for tests only."""

@@ -157,6 +157,9 @@ def demo_profile() -> Profile:
         router_hidden_size=256,
         box_hidden_size=256,
         jcm_hidden_size=256,
+        # In a language model as narrow as this one, rank 8 is too little to learn a conversation.
+        lora_rank=32,
+        lora_alpha=64,
     )
 
 

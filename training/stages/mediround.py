@@ -28,10 +28,10 @@ from training.networks.mediround import BETA, MediRound
 from training.networks.medisee import resize_logits
 from training.stages.scores import dice
 
-TRAINED_ROUNDS = (2, 5)
+TRAINED_ROUNDS = (3, 8)
 """Fewest and most rounds of a conversation in training."""
 HELD_OUT_ROUNDS = 6
-LESION_SHARE = 0.12
+LESION_SHARE = 0.2
 """Share of views drawn to show a lesion, which few do by chance."""
 DISTURBED_SHARE = 0.5
 """Share of true masks that are grown or shrunk a little before they are shown as references.
@@ -128,9 +128,16 @@ class Conversing:
     @torch.no_grad()
     def encode(self, views: ViewBatch) -> Encoded:
         """Both image encoders over a batch."""
+        image_rows = self.image_rows(views)
+        with torch.autocast("cpu", torch.bfloat16):
+            return Encoded(image_rows, self.network.image_encoder(views.sam_pixels))
+
+    @torch.no_grad()
+    def image_rows(self, views: ViewBatch) -> Tensor:
+        """(B, T, E) of what the language model sees of each view."""
         with torch.autocast("cpu", torch.bfloat16):
             image_rows, _ = self.network.llava_image_encoder(views.clip_pixels)
-            return Encoded(image_rows.float(), self.network.image_encoder(views.sam_pixels))
+        return image_rows.float()
 
     def reference_tokens(self, views: Sequence[Slice], masks: Sequence[Sequence[Tensor]]) -> Tensor:
         """Tokens (N, 2, E) of all masks (H, W) shown as references of each view, in order.
@@ -313,9 +320,9 @@ class MediRoundStage:
         self, conversations: Conversations, references: list[list[Tensor]], *, aligning: bool
     ) -> tuple[Tensor, dict[str, float]]:
         run, views = self.conversing, conversations.views
-        encoded = run.encode(views)
+        image_rows = run.image_rows(views)
         tokens = run.reference_tokens(views.views, references)
-        hidden, token_ids, positions = run.read(conversations.talks, encoded.image_rows, tokens)
+        hidden, token_ids, positions = run.read(conversations.talks, image_rows, tokens)
         text_embeddings = run.text_embeddings(hidden, positions)
         if aligning and self.structure_vectors is not None:
             targets = [[one.target for one in talk] for talk in conversations.talks]
@@ -323,10 +330,10 @@ class MediRoundStage:
             alignment = F.mse_loss(text_embeddings, goal) / goal.var()
             return alignment, {"alignment": alignment.item()}
 
-        logits, masks = (
-            run.decode(views.views, encoded.image_embedding, text_embeddings),
-            conversations.truth(),
-        )
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            image_embedding = self.network.image_encoder(views.sam_pixels)
+        logits = run.decode(views.views, image_embedding, text_embeddings)
+        masks = conversations.truth()
         # Supervised are the tokens from the space before [SEG] to the end of the answer; the `]`
         # before them predicts the first.
         span = torch.arange(-1, 1 + len(answer_ids(run.tokenizer)))

@@ -54,6 +54,8 @@ def conversations(draw):
                 instances=instances,
                 answer=draw(texts),
                 resolution=draw(texts),
+                beta=draw(st.floats(0, 1)),
+                judge=draw(st.sampled_from(["every", "referenced"])),
                 revisions=revisions,
             )
         )
