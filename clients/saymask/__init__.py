@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saymask.client import Client, ExplanationStream, PendingSegmentation
+    from saymask.client import Client
     from saymask.connection import Tls
     from saymask.conversation import Conversation, ConversationLost
     from saymask.conversation_replay import Replay
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         ServerError,
         Unavailable,
     )
+    from saymask.explanation_stream import ExplanationStream
     from saymask.organs import OrganFinding
+    from saymask.pending_segmentation import PendingSegmentation
     from saymask.readers import read_image
     from saymask.results import Health, ModelInfo, Segmentation, TensorInfo, box_from_mask
     from saymask.source_image import SourceImage
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF_NAME = {
     "Client": "client",
-    "ExplanationStream": "client",
-    "PendingSegmentation": "client",
+    "ExplanationStream": "explanation_stream",
+    "PendingSegmentation": "pending_segmentation",
     "Tls": "connection",
     "Conversation": "conversation",
     "ConversationLost": "conversation",

@@ -35,9 +35,10 @@ from saymask._command import (
     write_answers,
 )
 from saymask._organs_command import add_organs
-from saymask.client import Client, PendingSegmentation
+from saymask.client import Client
 from saymask.connection import DEFAULT_URL
 from saymask.errors import InvalidArgument, SaymaskError
+from saymask.pending_segmentation import PendingSegmentation
 from saymask.results import Segmentation, TensorInfo
 from saymask.source_image import SourceImage
 from saymask.square import answer_on_original, pad_to_square

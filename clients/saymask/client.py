@@ -1,19 +1,11 @@
-"""The blocking client: sends requests, retries them, cancels them.
+"""The blocking client: sends requests, and retries them.
 
 Checks of inputs are in `_inputs`, messages in `_protocol`, patience in `_retry`; the asyncio twin
 is `saymask.aio.Client`.
 """
 
-import queue
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_EXCEPTION,
-    CancelledError,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from saymask import _protocol
+from saymask._cancellation import Cancellation
 from saymask._conversation_protocol import Metadata
 from saymask._conversation_state import BETA, JUDGE, ConversationState, state_to_resume
 from saymask._inputs import ImageLike, check_image, check_prompt, check_prompts
@@ -31,12 +24,12 @@ from saymask.connection import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_URL, Connectio
 from saymask.conversation import Conversation
 from saymask.conversation_file import ConversationImage, load
 from saymask.conversation_replay import Replay, replay
-from saymask.errors import Cancelled, DeadlineExceeded, SaymaskError
+from saymask.errors import Cancelled, SaymaskError
+from saymask.explanation_stream import ExplanationStream
 from saymask.organs import OrganFinding, findings_of, organ_request
+from saymask.pending_segmentation import PendingSegmentation
 from saymask.results import Health, ModelInfo, Segmentation
 from saymask.windowing import SOFT_TISSUE_HU
-
-__all__ = ["Client", "ExplanationStream", "PendingSegmentation"]
 
 
 class Client:
@@ -103,7 +96,7 @@ class Client:
             InvalidArgument: for an image or prompt that cannot be sent, or that the server refuses.
             SaymaskError: of the kind the server answered.
         """
-        return self._segment(image, prompt, explain, self._deadline(timeout_s), _Cancellation())
+        return self._segment(image, prompt, explain, self._deadline(timeout_s), Cancellation())
 
     def segment_many(
         self,
@@ -156,7 +149,7 @@ class Client:
         pixels, deadline, cancellation = (
             check_image(image),
             self._deadline(timeout_s),
-            _Cancellation(),
+            Cancellation(),
         )
         check_prompt(prompt)
         try:
@@ -305,7 +298,7 @@ class Client:
 
     def explain(
         self, image: ImageLike, prompt: str, *, timeout_s: float | None = None
-    ) -> "ExplanationStream":
+    ) -> ExplanationStream:
         """Ask for an explanation and return its text piece by piece, as it is written.
 
         Args:
@@ -314,7 +307,7 @@ class Client:
             timeout_s: longest time until the last piece; None takes the client's.
         """
         deadline = self._deadline(timeout_s)
-        return self._explain(check_image(image), prompt, deadline, _Cancellation())
+        return self._explain(check_image(image), prompt, deadline, Cancellation())
 
     def health(self, *, timeout_s: float | None = None) -> Health:
         """Ask how the server is.
@@ -381,7 +374,7 @@ class Client:
         prompt: str,
         explain: bool,
         deadline: Deadline,
-        cancellation: "_Cancellation",
+        cancellation: Cancellation,
     ) -> Segmentation:
         stopwatch = _protocol.Stopwatch()
         pixels = check_image(image)
@@ -408,8 +401,8 @@ class Client:
         return replace(segmentation, timings_ms=stopwatch.timings_ms())
 
     def _explain(
-        self, image: ImageLike, prompt: str, deadline: Deadline, cancellation: "_Cancellation"
-    ) -> "ExplanationStream":
+        self, image: ImageLike, prompt: str, deadline: Deadline, cancellation: Cancellation
+    ) -> ExplanationStream:
         request = _protocol.explanation_request(
             check_image(image),
             check_prompt(prompt),
@@ -424,10 +417,10 @@ class Client:
         method: Any,
         request: Any,
         deadline: Deadline,
-        cancellation: "_Cancellation | None" = None,
+        cancellation: Cancellation | None = None,
     ) -> Any:
         """Send one request until it is answered, or no further attempt is due."""
-        cancellation = cancellation or _Cancellation()
+        cancellation = cancellation or Cancellation()
         attempt = 0
         while True:
             try:
@@ -444,7 +437,7 @@ class Client:
         method: Any,
         request: Any,
         deadline: Deadline,
-        cancellation: "_Cancellation | None" = None,
+        cancellation: Cancellation | None = None,
         metadata: Metadata = (),
     ) -> Any:
         """Send one request once; `metadata` goes with it beside the connection's."""
@@ -468,190 +461,3 @@ class Client:
             raise self._connection.error_of(rpc_error, request_id) from rpc_error
         finally:
             rpc.cancel()  # Ctrl-C while waiting; does nothing to a finished call
-
-
-class PendingSegmentation:
-    """An answer on its way; made by `Client.submit`."""
-
-    def __init__(self, future: "Future[Segmentation]", cancellation: "_Cancellation") -> None:
-        self._future = future
-        self._cancellation = cancellation
-
-    def result(self, timeout_s: float | None = None) -> Segmentation:
-        """Wait for the answer.
-
-        Args:
-            timeout_s: longest wait here; the request goes on after it. None waits for the
-                request's own deadline.
-
-        Raises:
-            DeadlineExceeded: if it is not there in time.
-            Cancelled: if it was cancelled.
-            SaymaskError: as `Client.segment` raises.
-        """
-        try:
-            return self._future.result(timeout_s)
-        except CancelledError:
-            raise Cancelled("cancelled before it was sent") from None
-        except DeadlineExceeded:  # the request's own, and a TimeoutError too
-            raise
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"no answer within {timeout_s} s; the request goes on: "
-                "wait again with result(), or end it with cancel()"
-            ) from None
-
-    def done(self) -> bool:
-        """Return whether `result` answers, or raises, at once."""
-        return self._future.done()
-
-    def cancel(self) -> None:
-        """End the request here; the server finishes the work it has begun.
-
-        Does nothing once it is answered.
-        """
-        self._future.cancel()
-        self._cancellation.cancel()
-
-
-class ExplanationStream(Iterator[str]):
-    """The pieces of one explanation; made by `Client.explain`.
-
-    Iterate over it; join the pieces for the whole text. `close`, leaving its `with` block, or
-    letting go of it ends the call here; the server finishes the text it has begun. It is asked
-    again after `Unavailable` only while no piece has come.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        stub: Any,
-        request: Any,
-        deadline: Deadline,
-        retry: RetryPolicy,
-        cancellation: "_Cancellation",
-    ) -> None:
-        self._connection = connection
-        self._stub = stub
-        self._request = request
-        self._deadline = deadline
-        self._retry = retry
-        self._cancellation = cancellation
-        self._attempt = 0
-        self._started = False
-        self._sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._rpc = self._start()
-
-    def __next__(self) -> str:
-        while (rpc := self._rpc) is not None:  # `close`, in another thread, may take it away
-            try:
-                text = self._read(rpc)
-            except StopIteration:
-                self._rpc = None
-            except SaymaskError as error:
-                self._let_go()
-                self._wait_for_retry(error)
-                self._rpc = self._start()
-            except BaseException:
-                self._let_go()
-                raise
-            else:
-                if text:
-                    self._started = True
-                    return text
-        raise StopIteration
-
-    def close(self) -> None:
-        """End the call and the iteration; a thread that waits for a piece gets `Cancelled`."""
-        self._let_go()
-        self._cancellation.cancel()  # and a thread that waits for the next attempt
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _let_go(self) -> None:
-        rpc, self._rpc = self._rpc, None
-        if rpc is not None:
-            rpc.cancel()
-
-    def _read(self, rpc: Any) -> str:
-        """Return the next piece, maybe ""; `StopIteration` at the end."""
-        try:
-            streamed = next(rpc)
-            error = self._connection.error_in(streamed, self._request.id)
-            if error is not None or _protocol.is_last(streamed):
-                self._sending.put(None)
-            if error is not None:
-                for _ in rpc:  # to its end: cancelling a stream can crash Triton 2.51
-                    pass
-        except grpc.RpcError as rpc_error:
-            raise self._connection.error_of(rpc_error, self._request.id) from rpc_error
-        if error is not None:
-            raise error
-        return _protocol.text_of(streamed)
-
-    def _start(self) -> Any:
-        sending: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sending.put(self._request)
-        try:
-            rpc = self._stub.ModelStreamInfer(
-                iter(sending.get, None),  # open until None
-                timeout=self._deadline.remaining_s(),
-                metadata=self._connection.metadata,
-            )
-        except ValueError:  # what gRPC raises when the channel has been closed meanwhile
-            self._connection.check_open()
-            raise
-        # None ends gRPC's sending thread in every case; a call that is over takes no callback.
-        if not rpc.add_callback(lambda: sending.put(None)):
-            sending.put(None)
-        self._sending = sending
-        self._cancellation.watch(rpc)
-        return rpc
-
-    def _wait_for_retry(self, error: SaymaskError) -> None:
-        """Wait until the next attempt is due, or raise what went wrong."""
-        delay_s = (
-            None if self._started else self._retry.delay_s(self._attempt, error, self._deadline)
-        )
-        if delay_s is None:
-            raise error
-        self._cancellation.sleep(delay_s)
-        self._attempt += 1
-
-
-class _Cancellation:
-    """Ends one call from another thread: the requests it has out, and its wait between two."""
-
-    def __init__(self) -> None:
-        self._cancelled = threading.Event()
-        self._lock = threading.Lock()
-        self._rpcs: list[Any] = []
-
-    def watch(self, rpc: Any) -> None:
-        """Have `cancel` cancel this request too; at once if it came first."""
-        with self._lock:
-            self._rpcs = [known for known in self._rpcs if not known.done()] + [rpc]
-        if self._cancelled.is_set():
-            rpc.cancel()
-
-    def cancel(self) -> None:
-        """Cancel the call; does nothing where all is answered."""
-        self._cancelled.set()
-        with self._lock:
-            rpcs = list(self._rpcs)
-        for rpc in rpcs:
-            rpc.cancel()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, or raise `Cancelled` as soon as the call is cancelled."""
-        if self._cancelled.wait(seconds):
-            raise Cancelled("cancelled here, while waiting to try again")

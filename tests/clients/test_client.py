@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import saymask
+from saymask._cancellation import Cancellation
 from saymask._retry import Deadline, RetryPolicy
-from saymask.client import PendingSegmentation, _Cancellation
+from saymask.pending_segmentation import PendingSegmentation
 from tritonclient.grpc import service_pb2
 
 from serving.launcher import launch
@@ -287,7 +288,7 @@ def test_an_answer_that_comes_as_the_wait_ends_leaves_our_kind_of_error():
     future.set_result(None)
     future.result = lambda timeout_s: (_ for _ in ()).throw(TimeoutError)
     with pytest.raises(saymask.DeadlineExceeded):
-        PendingSegmentation(future, _Cancellation()).result(0.1)
+        PendingSegmentation(future, Cancellation()).result(0.1)
 
 
 def test_a_submitted_question_is_answered_later(client):
