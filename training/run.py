@@ -172,9 +172,9 @@ def _mediround_jcm(setting: Setting) -> tuple[Stage, Schedule]:
         setting.train,
         setting.held_out,
         seed=5000,
+        own_references=True,
     )
-    schedule = Schedule(steps=120, learning_rate=1e-3, weight_decay=0.0, warmup_steps=20)
-    return stage, schedule
+    return stage, Schedule(steps=1500, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _started(setting: Setting, network: S) -> tuple[dict[str, Tensor], S]:

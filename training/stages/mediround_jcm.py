@@ -4,6 +4,8 @@ As in appendix A of the paper: the corrector learns from the masks of its embedd
 tell the IoU of the masks without it (Eq. 3).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,27 @@ from serving.llava_prompt import LlavaTokenizer
 from training.data.views import ViewSampler
 from training.mediround_losses import iou, jcm_loss
 from training.networks.mediround import BETA, MediRound
-from training.stages.mediround import Conversations, Conversing, Encoded, held_out_dice, shown_masks
+from training.stages.mediround import Conversations, Conversing, held_out_dice, shown_masks
 from training.stages.scores import dice
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """Conversations of K rounds about B views, and what the frozen MediRound makes of them."""
+
+    conversations: Conversations
+    image_embedding: Tensor
+    """(B, C, h, w)."""
+    text_embeddings: Tensor
+    """(B, K, C)."""
+    logits: list[Tensor]
+    """Mask logits (K, H, W) of each view, without correction."""
 
 
 class MediRoundJcmStage:
     """Trains the JCM of a MediRound that is trained otherwise.
+
+    Everything else is frozen, so each batch of conversations is answered once and trained on often.
 
     Args:
         name: Folder of the stage.
@@ -27,6 +44,7 @@ class MediRoundJcmStage:
         held_out: Views to measure on, with held-out wordings.
         seed: Seed of the data.
         batch_size: Conversations per step.
+        batches: How many different batches there are; they come in turn.
         own_references: References are the model's own masks, round by round, as they are where
             the JCM is used, at the price of one pass per round; otherwise the true masks, as
             published.
@@ -42,34 +60,37 @@ class MediRoundJcmStage:
         *,
         seed: int,
         batch_size: int = 12,
+        batches: int = 64,
         own_references: bool = False,
     ) -> None:
         torch.manual_seed(seed)
         self.name, self.network = name, network
-        self.batch_size, self.own_references = batch_size, own_references
+        self.batch_size, self.batches = batch_size, batches
+        self.own_references = own_references
+        self.answered: dict[int, _Answered] = {}
         self.conversing = Conversing(network, tokenizer, sampler, held_out, seed)
         network.requires_grad_(False)
         network.jcm.requires_grad_(True)
         self.modules = nn.ModuleDict({"mediround": network})
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Loss of Eq. 3 on fresh conversations."""
-        self.network.mllm.eval()  # dropout would make embeddings that are never judged in use
-        conversations = self.conversing.drawn(step, self.batch_size)
-        encoded = self.conversing.encode(conversations.views)
-        text_embeddings, logits = self._uncorrected(conversations, encoded, step)
-        quality, corrected = self.network.jcm(text_embeddings[:, :, None])
+        """Loss of Eq. 3 on the batch that is next."""
+        number = step % self.batches
+        if number not in self.answered:
+            self.answered[number] = self._answer(number)
+        batch = self.answered[number]
+        quality, corrected = self.network.jcm(batch.text_embeddings[:, :, None])
         corrected_logits = self.conversing.decode(
-            conversations.views.views, encoded.image_embedding, corrected[:, :, 0]
+            batch.conversations.views.views, batch.image_embedding, corrected[:, :, 0]
         )
-        masks = conversations.truth()
+        masks = batch.conversations.truth()
         loss = jcm_loss(
             quality=quality.flatten(),
-            uncorrected_logits=logits,
+            uncorrected_logits=batch.logits,
             corrected_logits=corrected_logits,
             masks=masks,
         )
-        triples = zip(corrected_logits, logits, masks, strict=True)
+        triples = zip(corrected_logits, batch.logits, masks, strict=True)
         after, before = zip(*((dice(c > 0, m), dice(x > 0, m)) for c, x, m in triples), strict=True)
         return loss.total, {
             "score": loss.score.item(),
@@ -103,15 +124,17 @@ class MediRoundJcmStage:
         }
 
     @torch.no_grad()
-    def _uncorrected(
-        self, conversations: Conversations, encoded: Encoded, step: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Text embeddings (B, K, C) and the mask logits they give."""
-        run, views = self.conversing, conversations.views.views
+    def _answer(self, number: int) -> _Answered:
+        self.network.mllm.eval()  # dropout would make embeddings that are never judged in use
+        run = self.conversing
+        conversations = run.drawn(number, self.batch_size)
+        encoded, views = run.encode(conversations.views), conversations.views.views
         if self.own_references:
-            return run.answer(conversations, encoded, judged=False)
-        references = shown_masks(conversations, np.random.default_rng(step))
-        tokens = run.reference_tokens(views, references)
-        hidden, _, positions = run.read(conversations.talks, encoded.image_rows, tokens)
-        text_embeddings = run.text_embeddings(hidden, positions)
-        return text_embeddings, run.decode(views, encoded.image_embedding, text_embeddings)
+            text_embeddings, logits = run.answer(conversations, encoded, judged=False)
+        else:
+            references = shown_masks(conversations, np.random.default_rng(number))
+            tokens = run.reference_tokens(views, references)
+            hidden, _, positions = run.read(conversations.talks, encoded.image_rows, tokens)
+            text_embeddings = run.text_embeddings(hidden, positions)
+            logits = run.decode(views, encoded.image_embedding, text_embeddings)
+        return _Answered(conversations, encoded.image_embedding, text_embeddings, logits)
