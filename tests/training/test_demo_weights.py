@@ -22,7 +22,7 @@ from training.weights_folder import TOKENIZER, load_weights
 
 SYSTEMS = {"medisee": MediSee, "mediround": MediRound, "organseg": OrganSeg}
 FOLDER = ROOT / "training" / "weights" / "demo"
-LIMIT_BYTES = 25e6
+LIMIT_BYTES = 25 * 2**20
 FILES = (
     "medsam_image_encoder.safetensors",
     "llava_image_encoder.safetensors",
