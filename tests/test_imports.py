@@ -24,7 +24,7 @@ MAY_IMPORT = {
 
 OURS = {"saymask", "clients", "tests", *MAY_IMPORT}
 NEVER_IN_THE_CLIENT = {"torch", "onnxruntime", "transformers", "vllm", "scipy", "cv2"}
-OPTIONAL_IN_THE_CLIENT = {"pydicom", "nibabel"}
+OPTIONAL_IN_THE_CLIENT = {"pydicom", "nibabel", "av"}
 
 
 def sources(folder):

@@ -159,7 +159,7 @@ def _mediround(setting: Setting) -> tuple[Stage, Schedule]:
         structure_vectors=first["structure_embedding.weight"],
         align_steps=1400,
     )
-    return stage, Schedule(steps=1800, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=1680, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _mediround_jcm(setting: Setting) -> tuple[Stage, Schedule]:
@@ -174,7 +174,7 @@ def _mediround_jcm(setting: Setting) -> tuple[Stage, Schedule]:
         seed=5000,
         own_references=True,
     )
-    return stage, Schedule(steps=900, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=600, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _started(setting: Setting, network: S) -> tuple[dict[str, Tensor], S]:

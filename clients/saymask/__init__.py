@@ -27,11 +27,13 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from saymask.explanation_stream import ExplanationStream
+    from saymask.frames import Frames, read_frames
     from saymask.organs import OrganFinding
     from saymask.pending_segmentation import PendingSegmentation
     from saymask.readers import read_image
     from saymask.results import Health, ModelInfo, Segmentation, TensorInfo, box_from_mask
     from saymask.source_image import SourceImage
+    from saymask.tracks import Track, TrackedFrame
 
     from . import aio as aio
     from . import mask_codec as mask_codec
@@ -56,6 +58,8 @@ _MODULE_OF_NAME = {
     "SaymaskError": "errors",
     "ServerError": "errors",
     "Unavailable": "errors",
+    "Frames": "frames",
+    "read_frames": "frames",
     "OrganFinding": "organs",
     "Health": "results",
     "ModelInfo": "results",
@@ -64,6 +68,8 @@ _MODULE_OF_NAME = {
     "box_from_mask": "results",
     "read_image": "readers",
     "SourceImage": "source_image",
+    "Track": "tracks",
+    "TrackedFrame": "tracks",
 }
 _MODULES = ("aio", "mask_codec")
 
@@ -75,6 +81,7 @@ __all__ = [
     "ConversationRound",
     "DeadlineExceeded",
     "ExplanationStream",
+    "Frames",
     "Health",
     "Instance",
     "InvalidArgument",
@@ -92,11 +99,14 @@ __all__ = [
     "SourceImage",
     "TensorInfo",
     "Tls",
+    "Track",
+    "TrackedFrame",
     "Unavailable",
     "__version__",
     "aio",
     "box_from_mask",
     "mask_codec",
+    "read_frames",
     "read_image",
 ]
 

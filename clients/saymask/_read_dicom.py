@@ -6,6 +6,8 @@ value comes from the frame's own group, then the shared one.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,36 @@ def read_dicom(
     ct_window: tuple[float, float] | None,
 ) -> SourceImage:
     """Read one frame; arguments as `saymask.read_image` has them."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtra(
-            f"reading {path.name} needs pydicom: pip install 'pydicom>=3.0'"
-        ) from error
-    try:
-        ds = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
+    with dicom_errors(path.name):
+        ds = open_dicom(content)
         if window is None and ds.get("Modality") == "CT":
             window = ct_window
         return _interpret(ds, path, digest, frame_number, window)
+
+
+def open_dicom(content: bytes, *, pixels: bool = True) -> Any:
+    """Return the data set of a file's bytes, with or without its pixels."""
+    import pydicom
+
+    return pydicom.dcmread(
+        io.BytesIO(content), force=content[128:132] != b"DICM", stop_before_pixels=not pixels
+    )
+
+
+@contextmanager
+def dicom_errors(name: str) -> Iterator[None]:
+    """Turn what goes wrong with a DICOM file into `InvalidArgument`, with pydicom at hand.
+
+    pydicom parses a value when it is first used, so a broken one may show anywhere.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtra(f"reading {name} needs pydicom: pip install 'pydicom>=3.0'") from error
+    try:
+        yield
     except SaymaskError:
         raise
-    # pydicom parses a value when it is first used, so a broken one may show anywhere.
     except (
         pydicom.errors.BytesLengthException,
         pydicom.errors.InvalidDicomError,
@@ -53,7 +71,7 @@ def read_dicom(
         ValueError,
     ) as error:
         raise InvalidArgument(
-            f"{path.name}: not a whole DICOM image: {type(error).__name__}: {error}"
+            f"{name}: not a whole DICOM image: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -68,13 +86,7 @@ def _interpret(
         raise InvalidArgument(f"{path.name}: this DICOM file holds no picture (no PixelData)")
     frames = int(ds.get("NumberOfFrames") or 1)
     number = check_index("frame", 1 if frame_number is None else frame_number, 1, frames, path.name)
-    stored = _stored_values(ds, number - 1, path.name)
-    if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
-        if window is not None:
-            raise InvalidArgument(f"{path.name} is a colour image; leave the window out")
-        pixels, intensity = _color(ds, stored), ""
-    else:
-        pixels, intensity = _grey(ds, stored, number - 1, window)
+    pixels, intensity = frame_pixels(ds, number - 1, window, path.name)
     return SourceImage(
         pixels=np.ascontiguousarray(pixels),
         path=path,
@@ -83,13 +95,29 @@ def _interpret(
         part=f"frame{number}" if frames > 1 else "",
         description=f"frame {number} of {frames}" if frames > 1 else "",
         intensity=intensity,
-        geometry=_geometry(ds, number - 1, frames, stored.shape),
-        spacing_mm=_spacing_mm(ds, number - 1),
+        geometry=geometry_of_frame(ds, number - 1, frames),
+        spacing_mm=spacing_of_frame(ds, number - 1),
     )
 
 
-def _stored_values(ds: Any, frame: int, name: str) -> NDArray[Any]:
-    """Decode one frame: (H, W), or (H, W, 3) in RGB."""
+def is_color(ds: Any) -> bool:
+    """Return whether the pictures of a file have colour."""
+    return bool(ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR")
+
+
+def frame_pixels(
+    ds: Any, frame: int, window: tuple[float, float] | None, name: str
+) -> tuple[NDArray[np.uint8], str]:
+    """Return frame `frame`, from 0, as (H, W, 1) or (H, W, 3) uint8, and how it became 8 bits."""
+    if is_color(ds):
+        if window is not None:
+            raise InvalidArgument(f"{name} is a colour image; leave the window out")
+        return _color(ds, stored_values(ds, frame, name)), ""
+    return _grey(ds, stored_values(ds, frame, name), frame, window)
+
+
+def stored_values(ds: Any, frame: int, name: str) -> NDArray[Any]:
+    """Decode one frame, from 0: (H, W), or (H, W, 3) in RGB."""
     import pydicom.pixels
 
     try:
@@ -121,9 +149,8 @@ def _grey(
     """Return (H, W, 1) uint8, and how values became 8 bits."""
     import pydicom.pixels
 
-    rescale = _group(ds, frame, "PixelValueTransformationSequence")
-    values = pydicom.pixels.apply_modality_lut(stored, rescale)
-    voi = _group(ds, frame, "FrameVOILUTSequence")
+    values = rescaled_values(ds, stored, frame)
+    voi = functional_group(ds, frame, "FrameVOILUTSequence")
     if window is not None:
         shown, intensity = window_to_uint8(values, *window), f"{window[0]:g}..{window[1]:g}"
     elif voi.get("VOILUTSequence"):
@@ -131,17 +158,29 @@ def _grey(
         table = pydicom.pixels.apply_voi(values.astype(np.int64), voi)
         shown, intensity = window_to_uint8(table, 0, 2**bits - 1), "the file's VOI LUT"
     elif voi.get("WindowCenter") is not None and voi.get("WindowWidth") is not None:
-        center, width = _first(voi.WindowCenter), _first(voi.WindowWidth)
+        center, width = first_number(voi.WindowCenter), first_number(voi.WindowWidth)
         function = str(voi.get("VOILUTFunction") or "LINEAR")
         shown = apply_window(values, center, width, function)
         intensity = f"window center {center:g}, width {width:g}"
     else:
-        picture = values[stored != ds.get("PixelPaddingValue", np.nan)]
-        low, high, intensity = range_to_show(picture, None)
+        low, high, intensity = range_to_show(values[is_picture(ds, stored)], None)
         shown = window_to_uint8(values, low, high)
     if ds.PhotometricInterpretation == "MONOCHROME1":
         shown, intensity = np.invert(shown), f"{intensity}, inverted"
     return shown[:, :, np.newaxis], f"{intensity} -> 0..255"
+
+
+def rescaled_values(ds: Any, stored: NDArray[Any], frame: int) -> NDArray[Any]:
+    """Apply the modality transformation to what `stored_values` gave for a grey frame."""
+    import pydicom.pixels
+
+    rescale = functional_group(ds, frame, "PixelValueTransformationSequence")
+    return pydicom.pixels.apply_modality_lut(stored, rescale)
+
+
+def is_picture(ds: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which stored values are no padding."""
+    return np.asarray(stored != ds.get("PixelPaddingValue", np.nan))
 
 
 def apply_window(
@@ -168,16 +207,18 @@ def apply_window(
     return window_to_uint8(values, center - width / 2, center + width / 2)
 
 
-def _geometry(ds: Any, frame: int, frames: int, shape: tuple[int, ...]) -> Geometry | None:
+def geometry_of_frame(ds: Any, frame: int, frames: int) -> Geometry | None:
     """Return the frame's place in a volume (columns, rows, 1) of its own; None if unsaid."""
-    position = _group(ds, frame, "PlanePositionSequence").get("ImagePositionPatient")
-    orientation = _group(ds, frame, "PlaneOrientationSequence").get("ImageOrientationPatient")
-    spacing = _group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
+    position = functional_group(ds, frame, "PlanePositionSequence").get("ImagePositionPatient")
+    orientation = functional_group(ds, frame, "PlaneOrientationSequence").get(
+        "ImageOrientationPatient"
+    )
+    spacing = functional_group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
     if not (position and orientation and spacing) or (frames > 1 and _is_root(ds, position)):
         return None
     if "MOSAIC" in (ds.get("ImageType") or ()):  # Siemens: many slices side by side in one picture
         return None
-    measures = _group(ds, frame, "PixelMeasuresSequence")
+    measures = functional_group(ds, frame, "PixelMeasuresSequence")
     along_row, along_column = np.array(orientation, float).reshape(2, 3)
     thickness = measures.get("SliceThickness") or measures.get("SpacingBetweenSlices") or 1.0
     affine_lps = np.eye(4)
@@ -188,7 +229,7 @@ def _geometry(ds: Any, frame: int, frames: int, shape: tuple[int, ...]) -> Geome
     affine_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps
     # Voxel i runs along columns, j along rows: picture (row, column) is voxel (column, row, 0).
     mapping = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
-    return Geometry(affine_ras, (shape[1], shape[0], 1), mapping)
+    return Geometry(affine_ras, (int(ds.Columns), int(ds.Rows), 1), mapping)
 
 
 def _is_root(ds: Any, position: Any) -> bool:
@@ -196,12 +237,13 @@ def _is_root(ds: Any, position: Any) -> bool:
     return ds.get("ImagePositionPatient") is position
 
 
-def _spacing_mm(ds: Any, frame: int) -> tuple[float, float] | None:
-    spacing = _group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
+def spacing_of_frame(ds: Any, frame: int) -> tuple[float, float] | None:
+    """Return mm between rows and between columns; None if unsaid."""
+    spacing = functional_group(ds, frame, "PixelMeasuresSequence").get("PixelSpacing")
     return (float(spacing[0]), float(spacing[1])) if spacing else None
 
 
-def _group(ds: Any, frame: int, keyword: str) -> Any:
+def functional_group(ds: Any, frame: int, keyword: str) -> Any:
     """Return the data set that holds a functional group's elements for one frame."""
     for groups, index in (
         (ds.get("PerFrameFunctionalGroupsSequence"), frame),
@@ -212,7 +254,7 @@ def _group(ds: Any, frame: int, keyword: str) -> Any:
     return ds
 
 
-def _first(value: Any) -> float:
+def first_number(value: Any) -> float:
     """Return the first of possibly several values."""
     try:
         return float(value)

@@ -7,6 +7,7 @@ directions, so nothing is interpolated and each pixel is one voxel.
 
 import gzip
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _DISPLAY = {
 # Codes in the lowest three bits of the header's `xyzt_units`; any other is taken for mm, code 2.
 _UNITS = {1: "meter", 3: "micron"}
 
+# Codes in the next three bits: seconds, milliseconds, microseconds.
+_SECONDS_PER_UNIT = {8: 1.0, 16: 1e-3, 24: 1e-6}
+
 
 def read_nifti(
     path: Path,
@@ -43,17 +47,19 @@ def read_nifti(
     plane = plane or "axial"
     if plane not in PLANES:
         raise InvalidArgument(f"plane: expected one of {', '.join(PLANES)}, got {plane!r}")
-    volume, affine_ras, unit = _read_volume(path, content, frame_number)
+    series = read_series(path, content)
+    frames = series.values.shape[3]
+    number = check_index("frame", 1 if frame_number is None else frame_number, 1, frames, path.name)
+    volume, affine_ras = series.values[..., number - 1], series.affine_ras
     if window is None and (volume < 0).any():  # as Hounsfield units are, down to -1000 in air
         window = ct_window
     low, high, shown = range_to_show(volume, window)
-    mapping, axis = _slice_mapping(affine_ras, volume.shape, plane, slice_index, path.name)
-    count, index = volume.shape[axis], int(mapping[axis, 2])
-    i_count, j_count, k_count = volume.shape
-    geometry = Geometry(affine_ras, (i_count, j_count, k_count), mapping, unit)
-    height, width = (volume.shape[np.flatnonzero(mapping[:, side])[0]] for side in (0, 1))
-    rows, columns = np.indices((height, width)).reshape(2, -1)
-    values = volume[tuple(geometry.voxels_of(rows, columns))].reshape(height, width)
+    axis = axis_across(affine_ras, plane)
+    count = volume.shape[axis]
+    index = count // 2 if slice_index is None else slice_index
+    check_index(f"{plane} slice", index, 0, count, path.name)
+    geometry = slice_geometry(series, plane, index)
+    values = slice_values(volume, geometry)
     down, right = geometry.pixel_edges_mm()
     frame = f"_frame{frame_number}" if frame_number is not None else ""
     return SourceImage(
@@ -69,12 +75,28 @@ def read_nifti(
     )
 
 
-def _read_volume(
-    path: Path, content: bytes, frame_number: int | None
-) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """Return voxel values (i, j, k), scaled as the header says, the RAS affine, the file's unit.
+@dataclass(frozen=True, eq=False)
+class NiftiSeries:
+    """Volumes of one file, with what its header says of them."""
 
-    The affine is in mm, whatever the file's unit.
+    values: NDArray[Any]
+    """(i, j, k, t), scaled as the header says; t is 1 for a volume."""
+    affine_ras: NDArray[np.float64]
+    """(4, 4), in mm whatever the file's unit."""
+    unit: str
+    """The file's unit of length, one of `MM_PER_UNIT`."""
+    slice_axis: int | None
+    """Voxel axis that the scanner's slices follow one another along; None where unsaid."""
+    time_step_s: float | None
+    """Seconds from one volume to the next; None where unsaid."""
+
+
+def read_series(path: Path, content: bytes) -> NiftiSeries:
+    """Read all volumes of a file.
+
+    Raises:
+        InvalidArgument: if it is not whole, has no orientation or no single number a voxel.
+        MissingExtra: if nibabel is not installed.
     """
     try:
         import nibabel
@@ -109,11 +131,18 @@ def _read_volume(
     frames = 1 if data.ndim == 3 else int(np.prod(data.shape[3:]))
     if data.ndim < 2 or data.size == 0:
         raise InvalidArgument(f"{path.name}: expected a volume (x, y, z), got {data.shape}")
-    number = check_index("frame", 1 if frame_number is None else frame_number, 1, frames, path.name)
-    unit = _UNITS.get(int(image.header["xyzt_units"]) & 7, "mm")
+    units = int(image.header["xyzt_units"])
+    unit = _UNITS.get(units & 7, "mm")
     affine_ras = np.array(image.affine, np.float64)
     affine_ras[:3] *= MM_PER_UNIT[unit]
-    return data.reshape(*data.shape[:3], frames, order="F")[..., number - 1], affine_ras, unit
+    step_s = float(image.header["pixdim"][4]) * _SECONDS_PER_UNIT.get(units & 56, 0.0)
+    return NiftiSeries(
+        values=data.reshape(*data.shape[:3], frames, order="F"),
+        affine_ras=affine_ras,
+        unit=unit,
+        slice_axis=image.header.get_dim_info()[2],
+        time_step_s=step_s if np.isfinite(step_s) and step_s > 0 else None,
+    )
 
 
 def _is_singular(affine_ras: NDArray[np.float64]) -> bool:
@@ -124,19 +153,22 @@ def _is_singular(affine_ras: NDArray[np.float64]) -> bool:
     return not (np.isfinite(affine_ras).all() and abs(np.linalg.det(steps)) > 1e-6 * brick)
 
 
-def _slice_mapping(
-    affine_ras: NDArray[np.float64],
-    shape: tuple[int, ...],
-    plane: str,
-    slice_index: int | None,
-    name: str,
-) -> tuple[NDArray[np.int64], int]:
-    """Return (row, column, 1) -> (i, j, k) as (3, 3), and the voxel axis across the slice."""
-    import nibabel
+def axis_across(affine_ras: NDArray[np.float64], plane: str) -> int:
+    """Return the voxel axis that runs best along a plane's normal."""
+    return int(np.flatnonzero(_directions(affine_ras)[:, 0] == _DISPLAY[plane][0])[0])
 
-    # Per voxel axis: the RAS axis it runs along best, and its sign.
-    directions = nibabel.io_orientation(affine_ras).astype(int)
-    normal, down, right = _DISPLAY[plane]
+
+def plane_across(affine_ras: NDArray[np.float64], axis: int) -> str:
+    """Return the plane whose normal a voxel axis runs best along."""
+    normal = _directions(affine_ras)[axis, 0]
+    return next(plane for plane, (across, _, _) in _DISPLAY.items() if across == normal)
+
+
+def slice_geometry(series: NiftiSeries, plane: str, index: int) -> Geometry:
+    """Return where the pixels of slice `index` lie, turned as this module's docstring says."""
+    i_count, j_count, k_count = shape = series.values.shape[:3]
+    directions = _directions(series.affine_ras)
+    _, down, right = _DISPLAY[plane]
     mapping = np.zeros((3, 3), np.int64)
     for column, (ras_axis, sign) in enumerate((down, right)):
         axis = int(np.flatnonzero(directions[:, 0] == ras_axis)[0])
@@ -144,8 +176,23 @@ def _slice_mapping(
         mapping[axis, column] = step
         if step < 0:
             mapping[axis, 2] = shape[axis] - 1
-    axis = int(np.flatnonzero(directions[:, 0] == normal)[0])
-    count = shape[axis]
-    index = count // 2 if slice_index is None else slice_index
-    mapping[axis, 2] = check_index(f"{plane} slice", index, 0, count, name)
-    return mapping, axis
+    mapping[axis_across(series.affine_ras, plane), 2] = index
+    return Geometry(series.affine_ras, (i_count, j_count, k_count), mapping, series.unit)
+
+
+def slice_values(volume: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Return the values (H, W) that a picture of this geometry shows of a volume (i, j, k)."""
+    height, width = (
+        volume.shape[np.flatnonzero(geometry.pixel_to_voxel[:, side])[0]] for side in (0, 1)
+    )
+    rows, columns = np.indices((height, width)).reshape(2, -1)
+    values: NDArray[Any] = volume[tuple(geometry.voxels_of(rows, columns))]
+    return values.reshape(height, width)
+
+
+def _directions(affine_ras: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return (3, 2): per voxel axis the RAS axis it runs along best, and its sign."""
+    import nibabel
+
+    directions: NDArray[np.int64] = nibabel.io_orientation(affine_ras).astype(np.int64)
+    return directions

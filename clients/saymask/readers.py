@@ -16,9 +16,9 @@ __all__ = ["PLANES", "read_image"]
 PLANES = ("axial", "coronal", "sagittal")
 """Planes a volume can be cut in."""
 
-_NIFTI_ENDINGS = (".nii", ".nii.gz")
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(
@@ -64,7 +64,7 @@ def read_image(
         raise InvalidArgument(f"window: expected low < high, got {window[0]} and {window[1]}")
     digest = hashlib.sha256(content).hexdigest()
     name = path.name.lower()
-    if name.endswith(_NIFTI_ENDINGS):
+    if name.endswith(NIFTI_ENDINGS):
         from saymask._read_nifti import read_nifti
 
         return read_nifti(
@@ -74,7 +74,7 @@ def read_image(
         raise InvalidArgument(
             f"{path.name} is no NIfTI volume, so it has no planes to cut; leave plane and slice out"
         )
-    if content[128:132] == b"DICM" or name.endswith(_DICOM_ENDINGS):
+    if content[128:132] == b"DICM" or name.endswith(DICOM_ENDINGS):
         from saymask._read_dicom import read_dicom
 
         return read_dicom(path, content, digest, frame_number, window, ct_window)

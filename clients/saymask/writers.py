@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 
 import saymask
 from saymask.errors import InvalidArgument, MissingExtra
 from saymask.organs import OrganFinding
 from saymask.overlay import draw_overlay
 from saymask.results import ModelInfo, Segmentation, box_from_mask
-from saymask.source_image import MM_PER_UNIT, SourceImage
+from saymask.source_image import MM_PER_UNIT, Geometry, SourceImage
 
 __all__ = [
     "REPORT_SCHEMA",
@@ -78,17 +79,36 @@ def write_mask_nifti(path: Path, segmentation: Segmentation, source: SourceImage
             f"{source.path.name} does not say where its pixels lie in the patient, so its mask "
             "cannot be NIfTI; write PNG"
         )
+    volume = np.zeros(geometry.shape, np.uint8)
+    volume[tuple(geometry.voxels_of(*np.nonzero(segmentation.mask)))] = 1
+    save_nifti(path, volume, geometry)
+
+
+def save_nifti(
+    path: Path, volume: NDArray[np.uint8], geometry: Geometry, time_step_s: float | None = None
+) -> None:
+    """Write a label map as a NIfTI file with the affine and the unit of its source.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz`.
+        volume: (i, j, k), or (i, j, k, t).
+        geometry: of the source; `pixel_to_voxel` is not used.
+        time_step_s: seconds between volumes, where there are several and it is known.
+
+    Raises:
+        MissingExtra: if nibabel is not installed.
+    """
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtra("writing NIfTI needs nibabel: pip install 'nibabel>=5.2'") from error
-    volume = np.zeros(geometry.shape, np.uint8)
-    volume[tuple(geometry.voxels_of(*np.nonzero(segmentation.mask)))] = 1
     # The source's own numbers: many tools lay a mask over its volume without looking at units.
     affine_ras = geometry.affine_ras.copy()
     affine_ras[:3] /= MM_PER_UNIT[geometry.file_unit]
     image = nibabel.Nifti1Image(volume, affine_ras)
-    image.header.set_xyzt_units(geometry.file_unit)
+    image.header.set_xyzt_units(geometry.file_unit, None if time_step_s is None else "sec")
+    if time_step_s is not None:
+        image.header["pixdim"][4] = time_step_s
     nibabel.save(image, path)
 
 

@@ -60,7 +60,7 @@ class MediRoundJcmStage:
         *,
         seed: int,
         batch_size: int = 12,
-        batches: int = 48,
+        batches: int = 32,
         own_references: bool = False,
     ) -> None:
         torch.manual_seed(seed)
