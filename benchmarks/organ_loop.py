@@ -18,7 +18,7 @@ from benchmarks.plain_network import plain_network
 from benchmarks.workload import Case
 from export.sources import Source
 from serving.llava_prompt import LlavaTokenizer
-from serving.organseg import FOUND, decide
+from serving.organseg import FOUND, decide, is_visible
 from serving.organseg_prompt import organseg_prompt
 from serving.preprocessing import check_image, medsam_frame, square_clip_frame
 from training.context_cache import Context, load_context
@@ -91,5 +91,8 @@ def organ_mask(
         context,
     )
     decision = decide(output.similarities.cpu().numpy(), output.presence.item(), least_margin=0.0)
-    mask: np.ndarray = (output.mask_probabilities > 0.5).cpu().numpy()
-    return mask if decision.outcome == FOUND else np.zeros_like(mask)
+    probabilities = output.mask_probabilities.cpu().numpy()
+    mask: np.ndarray = probabilities > 0.5
+    score = float(probabilities[mask].mean()) if mask.any() else 0.0
+    shown = decision.outcome == FOUND and is_visible(output.presence.item(), score)
+    return mask if shown else np.zeros_like(mask)

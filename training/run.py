@@ -144,7 +144,7 @@ def _organseg(setting: Setting) -> tuple[Stage, Schedule]:
         align_steps=120,
         questions=6,
     )
-    return stage, Schedule(steps=1600, learning_rate=1e-3, weight_decay=0.0)
+    return stage, Schedule(steps=2600, learning_rate=1e-3, weight_decay=0.0)
 
 
 def _mediround(setting: Setting) -> tuple[Stage, Schedule]:

@@ -131,7 +131,7 @@ class OrganSegReference:
             outcome = "irrelevant"
         elif margin < least_margin:
             outcome = "uncertain"
-        elif reading.presence < 0.5 or not (probabilities > 0.5).any():
+        elif reading.presence < 0.1 or not _outvotes(reading.presence, probabilities):
             outcome = "absent"
         else:
             outcome = "found"
@@ -148,3 +148,9 @@ class OrganSegReference:
             box_xyxy=found * corners_of(reading.boxes_cxcywh)[0] * scale,
             probabilities=found * probabilities,
         )
+
+
+def _outvotes(presence: Tensor, probabilities: Tensor) -> bool:
+    """Whether presence and the mean probability inside the outline together speak for an organ."""
+    inside = probabilities[probabilities > 0.5]
+    return len(inside) > 0 and float(presence.logit() + inside.mean().logit(eps=1e-6)) >= 2.0

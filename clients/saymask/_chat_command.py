@@ -17,8 +17,10 @@ import numpy as np
 
 from saymask import conversation_file, writers
 from saymask._command import (
+    DEFAULT_OUTPUT,
     EXIT_CODES,
     FAILED,
+    MASK_FORMS,
     NOTHING_FOUND,
     OK,
     _told,
@@ -38,6 +40,7 @@ from saymask.errors import InvalidArgument, SaymaskError
 from saymask.overlay import draw_round
 from saymask.results import Segmentation, box_from_mask
 from saymask.source_image import SourceImage
+from saymask.windowing import SOFT_TISSUE_HU
 
 __all__ = ["add_chat"]
 
@@ -48,6 +51,7 @@ _COMMANDS = """/use round N [M ...]     the next question refers to the masks of
 /rounds                  list the rounds
 /beta X                  correct masks whose q is at most X, from the next round on
 /save FILE               write the conversation, to resume or replay it
+/erase                   remove this conversation from the server, and end; files stay
 /help                    print this
 /quit                    end; the server keeps the conversation for a while"""
 
@@ -56,12 +60,11 @@ _EXAMPLES = f"""a line is a question, or one of these; # begins a comment line:
 
 examples:
   saymask chat abdomen.nii.gz --slice 42 --save talk.json
-  saymask chat slice.png "the liver" -p "the lesion in it" --script more.txt -o out/
-  saymask chat slice.png --resume talk.json
-  saymask chat slice.png --replay talk.json
+  saymask chat abdomen.nii.gz "the liver" -p "the lesion in it" --slice 42 --script more.txt
+  saymask chat abdomen.nii.gz --slice 42 --resume talk.json
+  saymask chat abdomen.nii.gz --slice 42 --replay talk.json
 
-{EXIT_CODES.replace("segment, organs:", "segment, organs, chat:")}
-  chat goes on after an error of one line, and is 1 then; with --replay, 1 if anything differs"""
+{EXIT_CODES}"""
 
 
 def add_chat(
@@ -81,7 +84,10 @@ def add_chat(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_image_options(chat)
-    add_window_option(chat, "the file's own window, or nearly the whole range")
+    low, high = SOFT_TISSUE_HU
+    add_window_option(
+        chat, f"of CT: {low:g} {high:g}; else the file's own window, or nearly the whole range"
+    )
     chat.add_argument("--script", type=Path, metavar="FILE", help="read the lines from this file")
     chat.add_argument(
         "--save", type=Path, metavar="FILE", help="write the conversation after every round"
@@ -110,24 +116,50 @@ def _chat(options: argparse.Namespace) -> int:
     )
     if options.resume and options.judge:
         raise InvalidArgument("--judge: a resumed conversation keeps its own; leave it out")
+    if options.replay is not None:
+        _check_replay(options, prompts)
     script = None if options.script is None else _script(options.script)
     with client_of(options) as client:
-        source = read_source(options)
-        options.output.mkdir(parents=True, exist_ok=True)
+        source = read_source(options, SOFT_TISSUE_HU)
         talk = _Chat(client, source, options)
         talk.say(introduction(source))
         if options.replay is not None:
             return talk.replay(options.replay)
+        options.output.mkdir(parents=True, exist_ok=True)
+        if options.save is not None and not options.save.parent.is_dir():
+            raise InvalidArgument(
+                f"--save {options.save}: there is no folder {options.save.parent}"
+            )
         with talk:
             talk.begin()
             lines = _typed(talk) if script is None else script
             for line in itertools.chain(prompts, lines):
                 if not talk.take(line):
                     break
+            talk.tell_how_to_resume()
         if options.json:
             document = conversation_file.document(talk.conversation.saved())
             print(json.dumps(document, ensure_ascii=False, indent=1))
         return talk.exit_code()
+
+
+def _check_replay(options: argparse.Namespace, prompts: list[str]) -> None:
+    """Refuse what a replay would ignore: it asks what is recorded, and writes nothing."""
+    given = {
+        "a question": bool(prompts),
+        "--script": options.script is not None,
+        "--save": options.save is not None,
+        "--beta": options.beta is not None,
+        "--judge": options.judge is not None,
+        "--output": options.output != DEFAULT_OUTPUT,
+        "--mask": options.mask != MASK_FORMS[0],
+    }
+    ignored = ", ".join(name for name, is_given in given.items() if is_given)
+    if ignored:
+        raise InvalidArgument(
+            "--replay asks the questions of its file as they were asked, and writes nothing; "
+            f"leave out {ignored}, or go on with --resume"
+        )
 
 
 def _script(path: Path) -> list[str]:
@@ -163,7 +195,7 @@ class _Chat:
         self._talks = not (options.json or options.quiet)
         self._references: dict[str, list[int]] = {}
         self._note: str | None = None  # what to know of all answers of this server, once asked
-        self._asked = self._found = self._failed = False
+        self._asked = self._found = self._failed = self._erased = False
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> "_Chat":
@@ -194,6 +226,7 @@ class _Chat:
         self._go_on_with(
             self._client.conversation(self._source, beta=beta, judge=options.judge or JUDGE)
         )
+        self.say(f"conversation {self.conversation.id}")
 
     def take(self, line: str) -> bool:
         """Take one line, and return whether the chat goes on."""
@@ -211,6 +244,14 @@ class _Chat:
                 raise
             self._complain("interrupted; asking the same again fetches its answer")
         return True
+
+    def tell_how_to_resume(self) -> None:
+        """Say how to go on with the conversation, if the server has any of it."""
+        if self.conversation.rounds and not self._erased:
+            self.say(
+                f"\nthe server keeps conversation {self.conversation.id} for a while; to go on, "
+                f"give the same image and options of it, and --resume {self.conversation.id}"
+            )
 
     def exit_code(self) -> int:
         if self._failed:
@@ -233,6 +274,16 @@ class _Chat:
     def _command(self, name: str = "", *arguments: str) -> bool:
         """Run what follows a slash, and return whether the chat goes on."""
         if name == "quit":
+            return False
+        if name == "erase":
+            if arguments:
+                raise InvalidArgument(
+                    f"/erase: it takes nothing and erases all, got {' '.join(arguments)}; "
+                    "/undo N forgets the rounds after round N"
+                )
+            self.conversation.erase()
+            self._erased = True
+            self.say(f"erased conversation {self.conversation.id} on the server")
             return False
         if name == "help":
             self.say(_COMMANDS)

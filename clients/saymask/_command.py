@@ -22,10 +22,15 @@ from saymask.source_image import SourceImage
 OK, FAILED, USAGE, NOTHING_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
 
 EXIT_CODES = """exit codes:
-  0  done; segment, organs: something was found for at least one question
-  1  the server could not be reached or failed, or a file could not be written
-  2  the command line or the image file is wrong; nothing was sent
-  3  segment, organs ran, and found nothing for any question"""
+  0  done; segment, organs, chat: something was found for at least one question, or chat answered
+     in words, or was asked nothing
+  1  the server could not be reached or failed, or a file could not be written; chat: a line
+     failed, or a replay differs; health: the server, or a model of it, is not ready
+  2  the command line or the image file is wrong; nothing was asked
+  3  segment, organs, chat ran, and found nothing for any question"""
+
+DEFAULT_OUTPUT = Path("saymask_out")
+MASK_FORMS = ("png", "nifti")  # the first is the default
 
 _T = TypeVar("_T")
 
@@ -50,15 +55,15 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        default=Path("saymask_out"),
+        default=DEFAULT_OUTPUT,
         metavar="DIR",
-        help="folder for the files (saymask_out)",
+        help=f"folder for the files ({DEFAULT_OUTPUT})",
     )
     parser.add_argument(
         "--mask",
-        choices=("png", "nifti"),
-        default="png",
-        help="form of the mask; nifti lies in the source's volume (png)",
+        choices=MASK_FORMS,
+        default=MASK_FORMS[0],
+        help=f"form of the mask; nifti lies in the source's volume ({MASK_FORMS[0]})",
     )
     parser.add_argument("--plane", choices=PLANES, help="of a NIfTI volume (axial)")
     parser.add_argument(

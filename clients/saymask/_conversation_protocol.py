@@ -1,6 +1,6 @@
 """Requests and responses of the pipeline `mediround`, as the KServe v2 messages that carry them.
 
-The tensors are those of `docs/protocol.md`. When a message is sent, and what follows an error, is
+The tensors are those of `docs/mediround.md`. When a message is sent, and what follows an error, is
 in `_conversation_state`.
 """
 
@@ -289,6 +289,8 @@ class Recalled:
     """A conversation as the server has stored it."""
 
     size_hw: tuple[int, int]
+    pixels_sha256: str
+    """Of its picture, as `saymask.conversation_file.pixels_sha256` has it."""
     rounds: tuple[ConversationRound, ...]
     judge: str | None
     """Of the last round; None without rounds."""
@@ -307,6 +309,7 @@ def recalled_of(response: Any) -> Recalled:
         instances = {one.number: one for one in _instances(response, (height, width))}
         return Recalled(
             (height, width),
+            str(stored["pixels_sha256"]),
             tuple(_recalled_round(one, instances) for one in stored["rounds"]),
             check_judge(stored["rounds"][-1]["judge"]) if stored["rounds"] else None,
         )

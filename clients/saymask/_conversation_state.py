@@ -204,12 +204,8 @@ class ConversationState:
             return None
         recalled = protocol.recalled_of(response)
         if self.image is None:
-            self.image = ConversationImage.of_size(recalled.size_hw)
-        elif self.size_hw != recalled.size_hw:
-            raise InvalidArgument(
-                f"image: expected the one of conversation {self.id}, of {recalled.size_hw} pixels, "
-                f"got one of {self.size_hw}"
-            )
+            self.image = ConversationImage.of_stored(recalled.size_hw, recalled.pixels_sha256)
+        self._check_image(recalled)
         self._unanswered = None
         known = {(one.round, one.turn_id): one for one in self.rounds}
         self.rounds = tuple(known.get((one.round, one.turn_id), one) for one in recalled.rounds)
@@ -327,10 +323,26 @@ class ConversationState:
     def _up_to(self, last: int) -> tuple[ConversationRound, ...]:
         return tuple(one for one in self.rounds if one.round <= last)
 
+    def _check_image(self, recalled: protocol.Recalled) -> None:
+        assert self.image is not None
+        ours = self.image.saved
+        same_pixels = ours.pixels_sha256 in (None, recalled.pixels_sha256)
+        if ours.size_hw != recalled.size_hw or not same_pixels:
+            raise InvalidArgument(
+                f"image: expected the one of conversation {self.id}, of {recalled.size_hw} pixels "
+                f"with SHA-256 {recalled.pixels_sha256[:12]}, got one of {ours.size_hw} with "
+                f"{(ours.pixels_sha256 or 'unknown')[:12]}; take the same file, slice, frame and "
+                "window, or begin a new conversation"
+            )
+
     def _check_round(self, name: str, number: int) -> None:
         if number > len(self.rounds):
-            there_are = f"rounds 1 to {len(self.rounds)}" if self.rounds else "no round yet"
-            raise InvalidArgument(f"{name}: there is no round {number}; there are {there_are}")
+            there_are = (
+                f"there are rounds 1 to {len(self.rounds)}"
+                if self.rounds
+                else "there is none yet, so ask something first"
+            )
+            raise InvalidArgument(f"{name}: there is no round {number}; {there_are}")
 
 
 def state_to_resume(

@@ -159,7 +159,8 @@ class Client:
         """Begin a conversation: `async with client.conversation(image) as chat`.
 
         See `saymask.Client.conversation`. This is no coroutine, so the path of a file would be read
-        on the event loop: pass what `await asyncio.to_thread(saymask.read_image, path)` returns.
+        on the event loop: pass what `await asyncio.to_thread(saymask.read_image, path,
+        ct_window=SOFT_TISSUE_HU)` returns.
         """
         state = ConversationState(
             ConversationImage.of(image),

@@ -52,6 +52,8 @@ _IN_A_SHELL = {
     "timeout_s": "--timeout",
     "url: expected": "--url: expected",
     "least_margin: expected": "--least-margin: expected",
+    "to_round: ": "/undo: ",
+    "at_round: ": "/branch: ",
     "pass tls=True": "pass --tls",
     "chat.rounds has them, chat.save(path) writes them, and client.replay_conversation(path) asks "
     "them again in a new conversation": "/save FILE writes them, and saymask chat IMAGE --replay "
@@ -213,7 +215,7 @@ def _health(options: argparse.Namespace) -> int:
             print(f"  {name:<16} {'ready' if ready else 'not served'}")
         if health.note:
             print(health.note)
-    return OK if health.can_segment else FAILED
+    return OK if health.live and health.ready else FAILED
 
 
 def _one_line(error: BaseException) -> str:

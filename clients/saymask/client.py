@@ -213,7 +213,7 @@ class Client:
         """Begin a conversation about one image; nothing is sent before its first question.
 
         Args:
-            image: as in `segment`.
+            image: as in `segment`; files of CT are shown in the soft-tissue window, -160 to 240 HU.
             beta: quality in [0, 1] up to which a mask is corrected.
             judge: `every` judges and corrects each mask as it is made; `referenced` only those
                 that a later round refers to, as it does.
@@ -240,13 +240,14 @@ class Client:
         Args:
             conversation: its id; or the file it was saved in, as a `Path` or a name ending in
                 .json.
-            image: its image, for `Conversation.image` and to check that it is the same; the server
-                has its own copy.
+            image: its image, as in `conversation`, for `Conversation.image` and to check that it is
+                the same; the server has its own copy.
             timeout_s: longest time for each of its rounds; None takes the client's.
 
         Raises:
             ConversationLost: if the server does not have it.
-            InvalidArgument: if the file is no conversation, or was about another image.
+            InvalidArgument: if the file is no conversation, or the conversation is about another
+                image.
         """
         state = state_to_resume(
             conversation,

@@ -161,7 +161,11 @@ class Conversation:
         return self._state.saved()
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation to a JSON file, from which it can be resumed or replayed."""
+        """Write the conversation to a JSON file, from which it can be resumed or replayed.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         conversation_file.save(path, self.saved())
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ takes to find it and to know it again. Asking again is in `conversation`.
 """
 
 import base64
+import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -28,6 +30,7 @@ from saymask.conversation_round import ConversationRound, Instance
 from saymask.errors import InvalidArgument
 from saymask.readers import read_image
 from saymask.source_image import SourceImage
+from saymask.windowing import SOFT_TISSUE_HU
 
 __all__ = [
     "CONVERSATION_SCHEMA",
@@ -54,7 +57,8 @@ class SavedImage:
     size_hw: tuple[int, int]
     """Rows and columns."""
     pixels_sha256: str | None
-    """SHA-256 of the pixels as they were sent, hexadecimal; None where this side had none."""
+    """SHA-256 of the pixels as they were sent, hexadecimal; None in files of a client that did not
+    have them."""
     path: str | None
     """File it was read from, absolute; None for an array."""
     sha256: str | None
@@ -78,9 +82,12 @@ class ConversationImage:
 
     @classmethod
     def of(cls, image: ImageLike) -> Self:
-        """Return the image that a caller passed; see `saymask.Client.segment`."""
+        """Return the image that a caller passed; files of CT are shown in `SOFT_TISSUE_HU`.
+
+        See `saymask.Client.segment`.
+        """
         if isinstance(image, str | os.PathLike):
-            image = read_image(image)
+            image = read_image(image, ct_window=SOFT_TISSUE_HU)
         pixels = check_image(image)
         source = image if isinstance(image, SourceImage) else None
         saved = SavedImage(
@@ -95,9 +102,9 @@ class ConversationImage:
         return cls(saved, pixels, source)
 
     @classmethod
-    def of_size(cls, size_hw: tuple[int, int]) -> Self:
-        """Return an image of which only the size is known."""
-        return cls(SavedImage(size_hw, None, None, None, "", ""))
+    def of_stored(cls, size_hw: tuple[int, int], pixels_sha256: str) -> Self:
+        """Return an image of which only that is known which the server tells."""
+        return cls(SavedImage(size_hw, pixels_sha256, None, None, "", ""))
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class SavedConversation:
     """Its rounds, without `timings_ms`."""
 
     def read_image(self) -> ConversationImage:
-        """Read the image anew from the file it was read from.
+        """Read the image anew from the file it was read from; CT in `SOFT_TISSUE_HU`.
 
         Raises:
             InvalidArgument: if that is not known, or the image is another one now.
@@ -136,6 +143,7 @@ class SavedConversation:
             plane=part["plane"],
             slice_index=None if part["slice"] is None else int(part["slice"]),
             frame_number=None if part["frame"] is None else int(part["frame"]),
+            ct_window=SOFT_TISSUE_HU,
         )
         return self.checked(source)
 
@@ -176,12 +184,23 @@ def document(conversation: SavedConversation) -> dict[str, Any]:
 
 
 def save(path: str | Path, conversation: SavedConversation) -> None:
-    """Write a conversation; a file of that name is replaced whole or not at all."""
+    """Write a conversation; a file of that name is replaced whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written; it names `path`.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}", str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(document(conversation), ensure_ascii=False, indent=1)
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def load(path: str | Path) -> SavedConversation:

@@ -1,5 +1,6 @@
 """What requests to `mediround` are answered with: one set of outputs for all of them."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +85,21 @@ def of_correction(conversation: Conversation, number: int) -> Answer:
 
 
 def of_conversation(conversation: Conversation) -> Answer:
-    """All instances of a conversation as they are now, and its rounds as JSON."""
+    """All instances of a conversation as they are now, and its rounds as JSON.
+
+    `pixels_sha256` tells a client whose picture it is: SHA-256 of the shape as Python writes it,
+    `(120, 90, 1)`, and of the pixels.
+    """
+    image = conversation.image
+    digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes())
     return Answer(
         packed_shape=conversation.packed_shape,
         instances=conversation.instances,
         round=len(conversation.rounds),
         rounds=json.dumps(
             {
-                "size_hw": conversation.image.shape[:2],
+                "size_hw": image.shape[:2],
+                "pixels_sha256": digest.hexdigest(),
                 "branched_from": conversation.branched_from,
                 "rounds": [_described(each) for each in conversation.rounds],
             },

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -80,15 +81,20 @@ def test_slash_commands_use_undo_branch_set_list_and_save(capsys):
 
 
 def test_an_error_of_one_line_is_told_and_the_chat_goes_on(capsys):
-    lines = script("instance 9 left\n/undo 5\n/fly\n/use\n/undo x\n/beta x\n/beta 2\nbright\n")
+    lines = script(
+        "instance 9 left\n/undo 5\n/branch 1\n/fly\n/use\n/undo x\n/beta x\n/beta 2\n"
+        "/save none/talk.json\nbright\n"
+    )
     assert main(["chat", "scan.png", *lines, "-o", "out"]) == 1
     said = capsys.readouterr()
     errors = said.err.splitlines()
-    assert len(errors) == 7
+    assert len(errors) == 9
     assert all(line.startswith("saymask: error: ") for line in errors)
     for text, line in zip(
-        ("[9]: there are 0 rounds", "no round 5", "/fly is no command", "'/use round 2'",
-         "'/undo 2', got x", "/beta: expected a number from 0 to 1, got x", "from 0 to 1, got 2"),
+        ("[9]: there are 0 rounds", "/undo: there is no round 5; there is none yet",
+         "/branch: there is no round 1; there is none yet", "/fly is no command", "'/use round 2'",
+         "'/undo 2', got x", "/beta: expected a number from 0 to 1, got x", "from 0 to 1, got 2",
+         "error: none/talk.json: there is no folder none"),
         errors,
         strict=True,
     ):  # fmt: skip
@@ -160,6 +166,46 @@ def test_a_conversation_is_resumed_by_file_or_id_and_replayed(capsys):
     assert json.loads(capsys.readouterr().out)["differences"][0]["round"] == 1
 
 
+def test_the_id_and_how_to_resume_are_told(capsys):
+    assert main(["chat", "scan.png", *script("bright\n/quit"), "--save", "talk.json"]) == 0
+    conversation_id = load("talk.json").id
+    said = capsys.readouterr().out
+    assert said.splitlines()[1] == f"conversation {conversation_id}"
+    assert said.splitlines()[-1].endswith(f"--resume {conversation_id}")
+    assert main(["chat", "scan.png", *script("/quit")]) == 0  # nothing is stored yet
+    assert "--resume" not in capsys.readouterr().out
+
+
+def test_a_conversation_is_resumed_about_its_own_picture_only(capsys):
+    assert main(["chat", "scan.png", *script("bright"), "--save", "talk.json"]) == 0
+    PIL.Image.fromarray(255 - IMAGE).save("other.png")
+    assert main(["chat", "other.png", *script("bright"), "--resume", load("talk.json").id]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "(30, 21) pixels with SHA-256 " in said
+
+
+def test_erase_removes_the_conversation_from_the_server_and_ends(conversations, capsys):
+    lines = script("bright\n/erase 1\n/erase\nnever asked")
+    assert main(["chat", "scan.png", *lines, "--save", "talk.json"]) == 1  # as a line failed
+    conversation_id = load("talk.json").id
+    said = capsys.readouterr()
+    assert "/erase: it takes nothing and erases all, got 1" in said.err
+    assert said.out.endswith(f"erased conversation {conversation_id} on the server\n")
+    actions = [one["action"] for one in conversations.log(came=conversation_id)]
+    assert actions == ["ask", "erase"]
+    assert main(["chat", "scan.png", "--resume", conversation_id]) == 1
+    assert "the conversation is lost" in capsys.readouterr().err
+
+
+def test_ct_is_shown_in_the_soft_tissue_window_unless_another_is_given(capsys):
+    values = np.full((12, 14, 10), -1000, np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), "ct.nii.gz")
+    for more, shown in (([], "-160..240"), (["--window", "-1000", "0"], "-1000..0")):
+        assert main(["chat", "ct.nii.gz", *script(""), *more]) == 0
+        assert f"values {shown}" in capsys.readouterr().out
+
+
 def test_a_lost_conversation_says_in_the_shells_words_what_is_left(conversations, capsys):
     assert main(["chat", "scan.png", *script("bright"), "--save", "talk.json"]) == 0
     conversations.forget(load("talk.json").id)
@@ -192,6 +238,28 @@ def test_nothing_found_in_any_round_is_exit_code_3():
         (["scan.png", "--resume", "nowhere.json"], "nowhere.json: cannot be read"),
         (["scan.png", "--replay", "scan.png"], "scan.png: not a saved conversation"),
         (["scan.png", "--resume", "x", "--judge", "every"], "keeps its own"),
+        (["scan.png", "--save", "none/talk.json"], "talk.json: there is no folder none"),
+        (["scan.png", "bright", "--replay", "x"], "leave out a question, or go on with --resume"),
+        (
+            [
+                "scan.png",
+                "--replay",
+                "x",
+                "--beta",
+                "0",
+                "--script",
+                "x",
+                "--save",
+                "x",
+                "-o",
+                "x",
+                "--judge",
+                "every",
+                "--mask",
+                "nifti",
+            ],
+            "leave out --script, --save, --beta, --judge, --output, --mask, or",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line_on_stderr_and_exit_code_2(capsys, arguments, text):
@@ -199,6 +267,22 @@ def test_a_wrong_command_is_one_line_on_stderr_and_exit_code_2(capsys, arguments
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert text in captured.err
+
+
+def test_the_commands_of_the_page_run_as_they_stand(monkeypatch, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "conversations.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(saymask chat .*?)```", page, re.DOTALL)
+    volume = tmp_path / "out" / "demo" / "synthetic_abdomen.nii.gz"
+    volume.parent.mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 30), np.int16), np.eye(4)), volume)
+    programs = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    run = subprocess.run(
+        ["bash", "-ec", block], input="the liver\n", capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.count("round 3  “the aorta and the right kidney”") == 1
+    assert "all 1 rounds are identical" in run.stdout
 
 
 def test_masks_of_a_volume_lie_in_its_space(tmp_path):

@@ -230,6 +230,26 @@ def test_health_and_models_tell_what_is_served(capsys):
     assert len(json.loads(capsys.readouterr().out)["models"]) == 3
 
 
+def test_health_is_that_of_the_server_whatever_it_serves(conversation_url, monkeypatch, capsys):
+    assert main(["health", "--url", conversation_url]) == 0
+    said = capsys.readouterr().out
+    assert "mediround        ready" in said
+    assert "medisee          not served" in said
+    health = saymask.results.Health("saymask 2.51.0", True, False, {"medisee": True})
+    monkeypatch.setattr(saymask.Client, "health", lambda self: health)
+    assert main(["health"]) == 1
+    assert "saymask 2.51.0, not ready yet" in capsys.readouterr().out
+
+
+def test_help_tells_the_exit_codes_of_every_command(capsys):
+    for command in ([], ["segment"], ["organs"], ["chat"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "3 segment, organs, chat ran, and found nothing" in said
+        assert "chat: a line failed, or a replay differs; health:" in said
+
+
 def test_options_of_all_commands_may_stand_before_the_command(capsys):
     assert main(["--json", "health"]) == 0
     assert json.loads(capsys.readouterr().out)["server"].startswith("saymask-demo ")

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import hashlib
 import inspect
 import re
 import socket
@@ -113,6 +114,9 @@ def test_undo_forgets_rounds_here_and_on_the_server(chat):
     assert chat.ask("bright").round == 1
     with pytest.raises(saymask.InvalidArgument, match="no round 5; there are rounds 1 to 1"):
         chat.undo(5)
+    chat.undo(0)
+    with pytest.raises(saymask.InvalidArgument, match="no round 1; there is none yet, so ask"):
+        chat.branch(1)
 
 
 def test_a_branch_begins_as_the_first_rounds_and_goes_its_own_way(chat):
@@ -220,8 +224,35 @@ def test_a_stored_conversation_is_resumed_by_its_id_or_its_file(talker, tmp_path
         assert (resumed.beta, resumed.judge) == (0.4, "referenced")
         assert len(resumed.rounds) == 3
         np.testing.assert_array_equal(resumed.rounds[1].drawn_mask, drawn)
-    with pytest.raises(saymask.InvalidArgument, match=r"\(30, 21\) pixels, got one of \(4, 4\)"):
-        talker.resume_conversation(chat.id, image=np.zeros((4, 4), np.uint8))
+
+
+def test_a_conversation_is_resumed_about_its_own_image_only(talker, tmp_path):
+    with talker.conversation(IMAGE) as chat:
+        chat.ask("bright")
+    with talker.resume_conversation(chat.id, image=IMAGE[..., np.newaxis]) as resumed:
+        assert len(resumed.rounds) == 1
+    # Another picture of the same size, of the same bytes in another shape, of another size.
+    for other in (255 - IMAGE, np.stack([IMAGE] * 3, axis=-1), IMAGE.reshape(21, 30)):
+        with pytest.raises(saymask.InvalidArgument) as caught:
+            talker.resume_conversation(chat.id, image=other)
+        ours, theirs = (
+            hashlib.sha256(str(shape).encode() + pixels.tobytes()).hexdigest()[:12]
+            for pixels, shape in (
+                (IMAGE, (30, 21, 1)),
+                (other, other.shape if other.ndim == 3 else (*other.shape, 1)),
+            )
+        )
+        for text in (
+            chat.id,
+            f"(30, 21) pixels with SHA-256 {ours}",
+            f"{other.shape[:2]} with {theirs}",
+        ):
+            assert text in str(caught.value)
+    # Resumed without its image, it still knows which one it is about.
+    with talker.resume_conversation(chat.id) as resumed:
+        resumed.save(tmp_path / "talk.json")
+    with pytest.raises(saymask.InvalidArgument, match="not the one of the saved conversation"):
+        talker.replay_conversation(tmp_path / "talk.json", image=255 - IMAGE)
 
 
 def test_an_erased_conversation_is_gone_from_the_server(talker, conversations):

@@ -130,12 +130,37 @@ def test_the_image_is_read_again_from_its_file_slice_and_frame(tmp_path):
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     for source in (
-        saymask.read_image(tmp_path / "a.nii", plane="coronal", slice_index=2, frame_number=2),
+        saymask.read_image(
+            tmp_path / "a.nii", plane="coronal", slice_index=2, frame_number=2, window=(-160, 240)
+        ),
         saymask.read_image(tmp_path / "a.png"),
     ):
         again = conversation(source, rounds=()).read_image()
         np.testing.assert_array_equal(again.pixels, source.pixels)
         assert again.source.description == source.description
+
+
+@pytest.mark.parametrize(("lowest", "is_ct"), [(-1024, True), (0, False)])
+def test_ct_is_shown_in_the_soft_tissue_window(tmp_path, lowest, is_ct):
+    values = np.random.default_rng(2).integers(lowest, 3000, (6, 5, 4)).astype(np.int16)
+    values[0, 0, 0] = lowest
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    about = ConversationImage.of(tmp_path / "a.nii.gz")
+    soft = saymask.read_image(tmp_path / "a.nii.gz", window=(-160, 240))
+    assert np.array_equal(about.pixels, soft.pixels) == is_ct
+    again = SavedConversation("abc", about.saved, 0.6, "every", ()).read_image()
+    np.testing.assert_array_equal(again.pixels, about.pixels)
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_did(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*/none") as caught:
+        conversation_file.save(tmp_path / "none" / "talk.json", conversation())
+    assert caught.value.filename == str(tmp_path / "none" / "talk.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        conversation_file.save(tmp_path / "folder", conversation())
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_another_image_is_refused_and_what_it_was_about_is_said(tmp_path):

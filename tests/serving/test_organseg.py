@@ -16,6 +16,7 @@ from serving.organseg import (
     OrganSegPipeline,
     answer_of,
     decide,
+    is_visible,
 )
 
 ORGANS = ["liver", "right kidney", "spleen"]
@@ -26,7 +27,7 @@ PATIENT_S = 10
 
 
 class Models:
-    """A question names its organ, or none; "absent" and "empty" in it say what the heads find.
+    """A question names its organ, or none; "absent", "faint", "empty" say what the heads find.
 
     The hidden state of a question is its number, by which the extractors know it again.
     """
@@ -74,7 +75,7 @@ class Models:
             "seg_embedding": np.tile(numbers[:, None], (1, 1, 5)),
             "boxes_cxcywh": np.tile(numbers, (1, 4)),
             "interest": numbers,
-            "presence": np.float32([0.25 if "absent" in text else 0.75 for text in asked]),
+            "presence": np.float32([0.0625 if "absent" in text else 0.75 for text in asked]),
         }
 
     def organseg_context_cache(self, interest):
@@ -105,7 +106,7 @@ class Models:
         return {
             "masks": masks,
             "boxes_xyxy": boxes_cxcywh + 0.5,
-            "scores": full * np.float32(0.75),
+            "scores": full * np.float32([0.5625 if "faint" in text else 0.9375 for text in asked]),
         }
 
 
@@ -157,7 +158,7 @@ def test_every_question_has_its_own_result_in_the_order_of_the_prompt(pipeline, 
         "This question is not about an organ of the abdomen that this system knows.",
         "Right kidney: outlined.",
     ]
-    assert answer["presences"].tolist() == [0.75, 0.25, 0.75, 0.75]
+    assert answer["presences"].tolist() == [0.75, 0.0625, 0.75, 0.75]
     assert answer["margins"].tolist() == [0.25, 0.25, 0.125, 0.25]
     assert answer["similarities"].shape == (4, 4)
     assert texts(answer["cache_version"]) == ["c0ffee"]
@@ -169,7 +170,7 @@ def test_masks_boxes_and_scores_are_of_what_is_found_and_zero_for_the_rest(pipel
     expected = np.zeros((4, 10, 2), np.uint8)
     expected[[1, 3], 0, 0] = np.add(numbers, 1)
     np.testing.assert_array_equal(answer["masks"], expected)
-    np.testing.assert_array_equal(answer["scores"], np.float32([0, 0.75, 0, 0.75]))
+    np.testing.assert_array_equal(answer["scores"], np.float32([0, 0.9375, 0, 0.9375]))
     np.testing.assert_array_equal(answer["boxes_xyxy"][[0, 2]], np.zeros((2, 4)))
     np.testing.assert_array_equal(answer["boxes_xyxy"][[1, 3], 0], np.add(numbers, 0.5))
     assert answer["masks"].dtype == np.uint8
@@ -200,12 +201,27 @@ def test_where_nothing_is_found_the_picture_is_neither_embedded_nor_decoded(
     assert not answer["masks"].any()
 
 
-def test_an_outline_without_a_pixel_counts_as_absent(pipeline):
-    answer = ask(pipeline, "liver, empty", "spleen")
+@pytest.mark.parametrize("outline", ["empty", "faint"])
+def test_an_outline_without_a_pixel_or_a_faint_one_counts_as_absent(pipeline, outline):
+    answer = ask(pipeline, f"liver, {outline}", "spleen")
     assert texts(answer["outcomes"]) == [ABSENT, FOUND]
     assert texts(answer["answers"])[0] == "No liver is visible in this slice."
-    assert answer["boxes_xyxy"][0].tolist() == [0, 0, 0, 0]
-    assert answer["boxes_xyxy"][1].any()
+    for name in ("masks", "boxes_xyxy", "scores"):
+        assert not answer[name][0].any()
+        assert answer[name][1].any()
+
+
+@pytest.mark.parametrize(
+    ("presence", "score", "visible"),
+    [
+        *((0.5, 0.88, False), (0.5, 0.89, True), (0.88, 0.5, False), (0.89, 0.5, True)),
+        *((0.2, 0.96, False), (0.2, 0.97, True), (1.0, 0.0, False), (0.0, 1.0, False)),
+        *((1.0, 1.0, True), (0.99, 0.51, True)),
+    ],
+)
+def test_presence_and_outline_are_two_witnesses(presence, score, visible):
+    # e^2 = 7.39: the odds of both, multiplied, must reach it.
+    assert is_visible(presence, score) is visible
 
 
 def test_ahead_the_picture_is_embedded_while_the_question_is_read(ahead, models):
@@ -287,8 +303,8 @@ def test_a_least_margin_makes_close_calls_uncertain(pipeline):
 @pytest.mark.parametrize(
     ("similarities", "presence", "least_margin", "outcome"),
     [
-        ([0.9, 0.1, 0.2], 0.5, 0.0, FOUND),
-        ([0.9, 0.1, 0.2], 0.4999, 0.0, ABSENT),
+        ([0.9, 0.1, 0.2], 0.1, 0.0, FOUND),
+        ([0.9, 0.1, 0.2], 0.0999, 0.0, ABSENT),
         ([0.1, 0.9, 0.2], 0.9, 0.7, FOUND),
         ([0.1, 0.9, 0.2], 0.9, 0.71, UNCERTAIN),
         ([0.1, 0.9, 0.2], 0.1, 0.71, UNCERTAIN),

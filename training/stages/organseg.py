@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serving.llava_prompt import LlavaTokenizer, image_prefix_ids
-from serving.organseg import LEAST_PRESENCE
+from serving.organseg import LEAST_PRESENCE, is_visible
 from serving.organseg_prompt import DEMO_TEMPLATE, organseg_prompt
 from training.context_cache import Context
 from training.data.batches import ViewBatch, boxes_cxcywh, collate, cxcywh_to_xyxy
@@ -37,7 +37,7 @@ from training.organseg_loss import (
 )
 from training.stages.scores import box_iou, dice
 
-PREMISE_WEIGHTS: dict[Premise, float] = {"found": 4, "absent": 3, "irrelevant": 3}
+PREMISE_WEIGHTS: dict[Premise, float] = {"found": 4, "absent": 3, "irrelevant": 4}
 """Shares of the premises among a view's questions after the first, which is "found"."""
 
 EVALUATION_VIEWS = (8, 12)
@@ -132,7 +132,6 @@ class OrganSegStage:
         read = self._read(batch, asked)
         flat = [one for row in asked for one in row]
         found = torch.tensor([one.premise == "found" for one in flat])
-        of_organ = torch.tensor([one.premise != "irrelevant" for one in flat])
         organs = torch.tensor([one.organ for one in flat])
         view_of = torch.arange(len(flat)) // self.questions
 
@@ -146,7 +145,7 @@ class OrganSegStage:
         truth_corners = cxcywh_to_xyxy(truth)
         terms = {
             "class": classification_loss(read.similarities, self.rows[organs]),
-            "presence": presence_loss(read.presence[of_organ], found[of_organ]),
+            "presence": presence_loss(read.presence, found),
             "box": box_loss(corners, truth_corners),
         }
         weights = self.weights
@@ -191,19 +190,19 @@ class OrganSegStage:
             flat = [one for row in asked for one in row]
             view_of = torch.arange(len(flat)) // self.questions
             best = read.similarities.argmax(dim=1)
-            outlined = (best != self.rows[-1]) & (read.presence >= LEAST_PRESENCE)
+            logits = self._decode(batch.sam_pixels, view_of, read.seg_embedding, read.boxes)
             for number, one in enumerate(flat):
-                refused[one.premise].append(not outlined[number])
+                truth = views[int(view_of[number])].masks
+                probabilities = resize_probabilities(logits[number][None], truth.shape[-2:])[0]
+                mask = probabilities > 0.5
+                outlined = bool(best[number] != self.rows[-1]) and _shown(
+                    read.presence[number], probabilities[mask]
+                )
+                refused[one.premise].append(not outlined)
                 if one.premise != "irrelevant":
                     right_organ.append(bool(best[number] == self.rows[one.organ]))
-            found = [number for number, one in enumerate(flat) if one.premise == "found"]
-            logits = self._decode(
-                batch.sam_pixels, view_of[found], read.seg_embedding[found], read.boxes[found]
-            )
-            for number, low_res in zip(found, logits, strict=True):
-                truth = views[int(view_of[number])].masks[flat[number].organ][None]
-                probabilities = resize_probabilities(low_res[None], truth.shape[-2:])[0]
-                dices.append(dice((probabilities > 0.5) & outlined[number], truth).item())
+                if one.premise == "found":
+                    dices.append(dice(mask & outlined, truth[one.organ][None]).item())
         return {
             "dice": _mean(dices),
             "organ_accuracy": _mean(right_organ),
@@ -300,6 +299,12 @@ def _organ_question(organ: int, premise: Premise, rng: random.Random, split: Spl
     if split == "test":
         return _Asked(question.text, premise, organ)
     return _Asked(with_small_talk(drop_words(question, rng), rng), premise, organ)
+
+
+def _shown(presence: Tensor, inside: Tensor) -> bool:
+    """As served, from presence () and the probabilities (n,) inside the outline."""
+    score = inside.mean().item() if len(inside) else 0.0
+    return presence.item() >= LEAST_PRESENCE and is_visible(presence.item(), score)
 
 
 def _mean(values: list[float] | list[bool]) -> float:

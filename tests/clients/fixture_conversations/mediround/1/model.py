@@ -10,6 +10,7 @@ share; `log` there has a line for each request that came and for each round that
 """
 
 import collections
+import hashlib
 import json
 import pickle
 import re
@@ -122,7 +123,10 @@ class TritonPythonModel:
         number = np.array([len(rounds)], np.int32)
         height, width = conversation["image"].shape[:2]
         described = [one | {"instances": [i["number"] for i in one["instances"]]} for one in rounds]
-        text = json.dumps({"size_hw": [height, width], "rounds": described})
+        image = conversation["image"]
+        digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+        about = {"size_hw": [height, width], "pixels_sha256": digest}
+        text = json.dumps(about | {"rounds": described})
         return self.instances(everything, (height, width)) | {
             "round": number,
             "rounds": np.array([text.encode()], np.object_),
