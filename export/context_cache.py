@@ -3,8 +3,8 @@
     python -m export.context_cache [--texts FILE.json]
 
 Embeds the texts and puts the cache into the next version folder of `organseg_context_cache`. The
-next start of the server answers with it; to go back, remove the folder or name the old version
-(docs/organseg.md).
+next start of the server answers with it, unless `version_policy` of the model's `config.pbtxt`
+names other versions; to go back, remove the folder or name the old version (docs/organseg.md).
 """
 
 import argparse
@@ -45,6 +45,18 @@ def serve_context(cache: Path, repository: Path = MODEL_REPOSITORY) -> Path:
     return partial.rename(folder)
 
 
+def who_answers(folder: Path) -> str:
+    """Say what a server answers with, now that a version's folder is there."""
+    config = read_folder(folder.parent)
+    named = sorted(config.proto.version_policy.specific.versions)
+    if not named or int(folder.name) in named:
+        return "it answers from the next start of the server"
+    return (
+        f"version_policy of {folder.parent / 'config.pbtxt'} names {', '.join(map(str, named))}, "
+        f"so it does not answer until that names {folder.name}"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Build a cache, put it in its place and say where that is."""
     parser = argparse.ArgumentParser(description="Serve one more context cache of Organ-Seg.")
@@ -58,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = serve_context(built, arguments.repository)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    print(f"cache {built.name} is served as version {folder.name}: {folder}")
+    print(f"cache {built.name} is version {folder.name}, {folder}; {who_answers(folder)}")
     return 0
 
 

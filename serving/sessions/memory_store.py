@@ -19,6 +19,8 @@ from serving.sessions.store import (
 class MemoryStore:
     """A `ConversationStore` with a bound for all conversations together.
 
+    A thread drops what has expired, so that nothing stays longer because nobody asks.
+
     Args:
         ttl_s: Seconds a conversation is kept after its last use.
         capacity_bytes: Bytes of all conversations (`Conversation.size_bytes`); the least recently
@@ -33,10 +35,14 @@ class MemoryStore:
         self._ttl_s = ttl_s
         self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._lock = threading.Lock()
+        # Notified when there is something to expire again, or nothing will be.
+        self._lock = threading.Condition()
         # In the order of use, and therefore of expiry.
         self._kept: OrderedDict[str, tuple[float, Conversation]] = OrderedDict()
         self._size_bytes = 0
+        self._closed = False
+        self._sweeper = threading.Thread(target=self._sweep, name="session-expiry", daemon=True)
+        self._sweeper.start()
 
     @property
     def size_bytes(self) -> int:
@@ -80,10 +86,13 @@ class MemoryStore:
             return self._drop(conversation_id)
 
     def close(self) -> None:
-        """Forget all conversations."""
+        """Forget all conversations, and end the thread."""
         with self._lock:
             self._kept.clear()
             self._size_bytes = 0
+            self._closed = True
+            self._lock.notify()
+        self._sweeper.join()
 
     def _stored(self, conversation_id: str) -> Conversation:
         self._drop_expired()
@@ -93,6 +102,8 @@ class MemoryStore:
 
     def _keep(self, conversation: Conversation) -> None:
         self._drop(conversation.id)
+        if not self._kept:
+            self._lock.notify()
         self._kept[conversation.id] = (self._clock() + self._ttl_s, conversation)
         self._size_bytes += conversation.size_bytes
         while self._size_bytes > self._capacity_bytes:
@@ -104,6 +115,14 @@ class MemoryStore:
         _, conversation = self._kept.pop(conversation_id)
         self._size_bytes -= conversation.size_bytes
         return True
+
+    def _sweep(self) -> None:
+        """Drop each conversation when its time is over, until the store is closed."""
+        with self._lock:
+            while not self._closed:
+                self._drop_expired()
+                next_s = next((expires_s for expires_s, _ in self._kept.values()), None)
+                self._lock.wait(None if next_s is None else next_s - self._clock())
 
     def _drop_expired(self) -> None:
         now_s = self._clock()

@@ -9,6 +9,9 @@ from typing import Protocol
 from serving.errors import Unavailable
 from serving.sessions.conversation import Conversation
 
+LONGEST_TTL_S = 10 * 365 * 86400
+"""Seconds; no timer waits for longer ones, infinity among them."""
+
 
 class ConversationStore(Protocol):
     """Keeps conversations for a time after their last use."""
@@ -124,13 +127,13 @@ def check_newer(conversation: Conversation, expected_revision: int) -> None:
 
 
 def check_bounds(ttl_s: float, bound_bytes: int) -> None:
-    """Refuse a time or a bound that would keep nothing.
+    """Refuse a time or a bound that would keep nothing, or for ever.
 
     Raises:
-        ValueError: One of them is too small.
+        ValueError: One of them is out of range.
     """
-    if ttl_s < 0.001 or bound_bytes < 1:
+    if not 0.001 <= ttl_s <= LONGEST_TTL_S or bound_bytes < 1:
         raise ValueError(
             f"session store with ttl_s {ttl_s} and a bound of {bound_bytes} bytes: expected at "
-            "least 0.001 s and 1 byte"
+            f"least 0.001 s, at most {LONGEST_TTL_S} s (ten years), and at least 1 byte"
         )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from serving.model_config import ROOT
 from tests.integration.probe import picture, wait_until_idle
 from tests.serving.mediround.client import Chat
 
@@ -219,3 +221,13 @@ def test_random_conversations_are_what_was_asked(channel):
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
+
+
+def test_the_example_of_the_protocol_runs_as_it_stands(server, capsys):
+    text = (ROOT / "docs" / "mediround.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block.replace("localhost:8001", server.grpc_url), "mediround.md", "exec"), {})
+    first, second, rounds = capsys.readouterr().out.splitlines()
+    assert first.startswith("(1, 120, 90)")
+    assert "instance 1" in second
+    assert "(3, 'what lies in it'" in rounds

@@ -1,17 +1,22 @@
+import contextlib
 import multiprocessing
+import re
 import socket
+import subprocess
 import threading
 import time
 
 import numpy as np
 import pytest
+import redis
 
 from serving.errors import UNAVAILABLE, Unavailable, kind_of
+from serving.model_config import ROOT
 from serving.sessions.codec import UnreadableConversation
 from serving.sessions.conversation import append_round
 from serving.sessions.redis_store import RedisStore
 from serving.sessions.store import Conflict, ConversationNotFound, DuplicateConversation
-from tests.redis_server import running_redis
+from tests.redis_server import free_port, running_redis
 from tests.serving.sessions.records import HEIGHT, WIDTH, a_conversation, a_round, plain
 from tests.serving.sessions.test_store import save_next, with_one_more
 
@@ -288,12 +293,30 @@ def test_a_lost_connection_is_replaced_for_reading_and_nothing_is_written_twice(
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@contextlib.contextmanager
+def running_cluster(folder, nodes):
+    """Servers that share the slots of one cluster in equal parts; yields them."""
+    with contextlib.ExitStack() as stack:
+        servers, buses = [], [free_port() for _ in range(nodes)]
+        for number, bus in enumerate(buses):
+            (folder / f"node{number}").mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+            running = running_redis(folder / f"node{number}", *options)
+            servers.append(stack.enter_context(running))
+        clients = [stack.enter_context(server.client()) for server in servers]
+        for number, client in enumerate(clients):
+            first, end = (16384 * at // nodes for at in (number, number + 1))
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, buses[0])
+        end_s = time.monotonic() + 30
+        while any(client.cluster("INFO")["cluster_state"] != "ok" for client in clients):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        yield servers
+
+
 def test_a_cluster_holds_conversations(tmp_path):
-    with running_redis(tmp_path, "--cluster-enabled", "yes") as server:
-        with server.client() as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while client.cluster("INFO")["cluster_state"] != "ok":
-                time.sleep(0.05)
+    with running_cluster(tmp_path, nodes=1) as (server,):
         url = server.url.replace("redis://", "redis+cluster://")
         store = store_at(url)
         conversation = a_conversation()
@@ -337,3 +360,84 @@ def test_a_picture_of_many_megabytes_and_many_rounds_go_through(redis_server):
         conversation = append_round(conversation, a_round(rng, number, prompt="x" * 100_000))
         store.save(conversation, number - 1)
     assert plain(store.load("large")) == plain(conversation)
+
+
+PAGE = (ROOT / "docs" / "conversations_store.md").read_text(encoding="utf-8")
+ODD_IDS = ["c-1", "é }{:*", "a 'b' \"c\" %d\\"]
+
+
+def add_documented_users(server, serving=""):
+    with server.client() as client:
+        for name, rules in re.findall(r"^user (\w+) (on .*)$", PAGE, re.MULTILINE):
+            rules = rules.replace("PASSWORD", "s3cret")
+            added = serving if name == "serving" else ""
+            client.execute_command("ACL", "SETUSER", name, *f"{rules} {added}".split())
+
+
+def run_documented_erasing(servers):
+    (command,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    nodes = " ".join(f"127.0.0.1:{server.port}" for server in servers)
+    command, count = re.subn("nodes='[^']*'", f"nodes='{nodes}'", command, count=1)
+    assert count == 1
+    command = command.replace("PASSWORD", "s3cret")
+    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split().count("1")
+
+
+@pytest.mark.parametrize("database", [0, 3])
+def test_the_documented_rights_are_enough_and_no_id_can_be_listed(own_redis, database):
+    add_documented_users(own_redis)
+    url = f"redis://serving:s3cret@127.0.0.1:{own_redis.port}/{database}"
+    store = store_at(url)
+    for name in ODD_IDS:
+        store.create(a_conversation(name))
+        grown = save_next(store, store.load(name))
+        assert plain(store.load(name)) == plain(grown)
+        assert store.erase(name)
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.scan()
+
+
+def test_the_documented_commands_erase_all_conversations_and_nothing_else(own_redis):
+    add_documented_users(own_redis)
+    store = store_at(f"redis://serving:s3cret@127.0.0.1:{own_redis.port}/0")
+    for name in ODD_IDS:
+        store.create(a_conversation(name))
+    with own_redis.client() as client:
+        client.set("others", "kept")
+        assert run_documented_erasing([own_redis]) == 2 * len(ODD_IDS)
+        assert client.keys() == [b"others"]
+
+    def on_disk():
+        log = own_redis.folder / "appendonlydir"
+        return b"".join(file.read_bytes() for file in log.iterdir())
+
+    end = time.monotonic() + 20
+    while b"saymask:" in on_disk():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert b"others" in on_disk()
+
+
+def test_the_documented_rights_and_erasing_fit_a_cluster(tmp_path):
+    (added,) = re.findall(r"In a cluster `serving` needs `([^`]*)`", PAGE)
+    with running_cluster(tmp_path, nodes=2) as servers:
+        for server in servers:
+            add_documented_users(server, serving=added)
+        store = store_at(f"redis+cluster://serving:s3cret@127.0.0.1:{servers[0].port}")
+        names = [*ODD_IDS, *map(str, range(12))]
+        for name in names:
+            store.create(a_conversation(name))
+            save_next(store, store.load(name))
+        store.close()
+        sizes = []
+        for server in servers:
+            with server.client() as client:
+                sizes.append(client.dbsize())
+        assert sum(sizes) == 2 * len(names)
+        assert all(sizes)
+        assert run_documented_erasing(servers) == 2 * len(names)
+        for server in servers:
+            with server.client() as client:
+                assert client.dbsize() == 0

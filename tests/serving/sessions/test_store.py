@@ -196,7 +196,10 @@ def test_a_conversation_beyond_the_bound_is_refused_and_the_stored_one_stays(ope
     assert plain(store.load("c-1")) == plain(fits)
 
 
-@pytest.mark.parametrize("bad", [{"ttl_s": 0}, {"ttl_s": -1}, {"bound_bytes": 0}])
-def test_a_store_that_would_keep_nothing_is_refused(open_stores, bad):
+@pytest.mark.parametrize(
+    "bad",
+    [{"ttl_s": 0}, {"ttl_s": -1}, {"ttl_s": np.nan}, {"ttl_s": np.inf}, {"bound_bytes": 0}],
+)
+def test_a_store_that_would_keep_nothing_or_for_ever_is_refused(open_stores, bad):
     with pytest.raises(ValueError, match="expected at least"):
         open_stores(**bad)
