@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.quick:
             setup = setup.quick()
         figures[name] = measure(name, setup, arguments.weights)
-    print("\n" + goals.table(goals.read_goals(), figures))
+    print("\n" + goals.table(goals.read_goals("bench"), figures))
     if arguments.quick:
         print(json.dumps(figures))
     else:

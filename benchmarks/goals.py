@@ -14,7 +14,7 @@ class Goal:
     """A bound for one figure."""
 
     figure: str
-    """`name.figure`; the name may hold dots, the figure none."""
+    """`name.figure`, by the keys of the results; the name may hold dots, the figure none."""
     at_most: float | None = None
     at_least: float | None = None
 
@@ -35,14 +35,18 @@ class Goal:
         return value >= self.at_least
 
 
-def read_goals(file: Path = GOALS) -> list[Goal]:
-    """Read all goals.
+def read_goals(kind: str, file: Path = GOALS) -> list[Goal]:
+    """Read the goals of one command.
+
+    Args:
+        kind: `bench` or `quality`.
+        file: Holds them.
 
     Raises:
         ValueError: if one has no bound, or two.
         TypeError: if one has a key that goals do not have.
     """
-    return [Goal(**entry) for entry in tomllib.loads(file.read_text())["goal"]]
+    return [Goal(**entry) for entry in tomllib.loads(file.read_text())[kind]]
 
 
 def table(goals: Sequence[Goal], figures: dict[str, dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks import goals
 from benchmarks.quality_mediround import measure_mediround
 from benchmarks.quality_medisee import measure_medisee
 from benchmarks.quality_organseg import measure_organseg
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         with launch(chosen) as server:
             figures = measure(server.grpc_url)
+    print("\n" + goals.table(goals.read_goals("quality"), figures))
     report("quality", figures)
     return 0
 
