@@ -9,7 +9,7 @@ from typing import Self
 from saymask import ConversationRound
 
 from benchmarks.agreement import least_agreement
-from benchmarks.conversation_loop import ConversationLoop
+from benchmarks.conversation_loop import ConversationLoop, TalkAnswers
 from benchmarks.conversation_workload import Talk, Talks
 from benchmarks.model_runs import model_runs
 from benchmarks.ratios import Figures
@@ -72,8 +72,8 @@ class ConversationBench:
         for length in reversed(self._setup.lengths) if backwards else self._setup.lengths:
             talk = self._talks.draw(length)
             if backwards:
-                plain = self._loop.answer(talk)
-                time.sleep(SETTLING_S)
+                plain = self._loop_turn(talk)
+            hold(self._served, self._talks.draw(WARM_UP_ROUNDS))
             with model_runs(self._served.raw_client, ["medsam_image_encoder"]) as spent:
                 answers = hold(self._served, talk)
             if spent["medsam_image_encoder"].runs != 1:
@@ -83,8 +83,7 @@ class ConversationBench:
                 )
             time.sleep(SETTLING_S)
             if not backwards:
-                plain = self._loop.answer(talk)
-                time.sleep(SETTLING_S)
+                plain = self._loop_turn(talk)
             masks = [answer.instances[0].mask for answer in answers]
             agreement.append(least_agreement(masks, plain.masks))
             figures |= conversation_figures(answers, plain.round_ms)
@@ -95,6 +94,13 @@ class ConversationBench:
         figures["later_over_first"] = median(later_ms) / median(first_ms)
         figures["mask_agreement"] = min(agreement)
         return figures
+
+    def _loop_turn(self, talk: Talk) -> TalkAnswers:
+        # What has idled is slow at first.
+        self._loop.answer(self._talks.draw(WARM_UP_ROUNDS))
+        answers = self._loop.answer(talk)
+        time.sleep(SETTLING_S)
+        return answers
 
 
 def hold(served: Served, talk: Talk) -> list[ConversationRound]:

@@ -97,7 +97,7 @@ def test_what_is_absent_is_said_so_and_nothing_is_outlined(without):
     assert all(finding.found == finding.mask.any() for finding in without)
 
 
-@pytest.mark.xfail(reason="the demo's weights refuse 0.73 of absent organs, the goal is 0.95")
+@pytest.mark.xfail(reason="the demo's weights do not reach their goal; docs/training.md")
 def test_an_organ_that_was_removed_is_not_found(without):
     assert sum(finding.found for finding in without) <= 1
 
