@@ -46,8 +46,8 @@ def test_random_language_model_gives_finite_words():
     assert model.embeddings["medisee"].shape == (1538, 256)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.adapters["medisee"].state.items()}
     layer = "base_model.model.model.layers.3.self_attn.v_proj"
-    assert shapes[f"{layer}.lora_A.weight"] == (8, 256)
-    assert shapes[f"{layer}.lora_B.weight"] == (128, 8)
+    assert shapes[f"{layer}.lora_A.weight"] == (32, 256)
+    assert shapes[f"{layer}.lora_B.weight"] == (128, 32)
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others():
