@@ -125,24 +125,30 @@ def read_until(terminal, text, end_s=30):
     return said
 
 
-def test_someone_at_a_terminal_gets_a_prompt_and_may_end_it():
+def test_someone_at_a_terminal_gets_a_prompt_and_may_end_it(conversations):
     here, there = pty.openpty()
     command = [sys.executable, "-m", "saymask.cli", "chat", "scan.png"]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=there, stdout=there, stderr=there, start_new_session=True
-    ) as process:
-        os.close(there)
+    )
+    os.close(there)
+    try:
         assert b"Ask, or /help" in read_until(here, b"[1] ")
         os.write(here, b"bright\n")
         assert "round 1  “bright”".encode() in read_until(here, b"[2] ")
         os.write(here, b"sleep 5 all\n")
-        time.sleep(1)
+        end_s = time.monotonic() + 30
+        while not conversations.log(prompt="sleep 5 all") and time.monotonic() < end_s:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert b"interrupted; asking the same again fetches its answer" in read_until(here, b"[2] ")
         os.write(here, b"\x04")
         read_until(here, b"never said")
         assert process.wait(30) == 1
-    os.close(here)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(here)
 
 
 def test_a_conversation_is_resumed_by_file_or_id_and_replayed(capsys):
