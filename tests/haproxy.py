@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import re
 import shutil
 import socket
@@ -16,6 +17,8 @@ from serving.model_config import ROOT
 from tests.redis_server import free_port
 
 INSTALL = "apt-get install -y haproxy"
+# Debian installs it where the search path of a user does not always lead.
+PROGRAM = shutil.which("haproxy", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
 CONFIG = ROOT / "deploy" / "haproxy.cfg"
 START_TIMEOUT_S = 20.0
 
@@ -52,7 +55,7 @@ class Haproxy:
             assert count == 1, f"{old} stands {count} times in {CONFIG}"
         config = folder / "haproxy.cfg"
         config.write_text(text)
-        command = [shutil.which("haproxy") or "haproxy", "-db", "-f", str(config)]
+        command = [PROGRAM or "haproxy", "-db", "-f", str(config)]
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -95,7 +98,7 @@ def running_haproxy(
     replaced: Mapping[str, str] | None = None,
 ) -> Iterator[Haproxy]:
     """HAProxy with all its servers up, killed at the end; skips where it is not installed."""
-    if shutil.which("haproxy") is None:
+    if PROGRAM is None:
         pytest.skip(f"needs haproxy: {INSTALL}")
     folder.mkdir()
     haproxy = Haproxy(folder, servers, replaced or {})

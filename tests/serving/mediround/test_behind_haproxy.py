@@ -266,16 +266,17 @@ server.wait_for_termination()
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(site, tmp_path):
-    with subprocess.Popen([sys.executable, "-c", BREAKS_OFF], stdout=subprocess.PIPE) as process:
+    with (
+        subprocess.Popen([sys.executable, "-c", BREAKS_OFF], stdout=subprocess.PIPE) as process,
+        contextlib.ExitStack() as ending,
+    ):
+        ending.callback(process.kill)
         port = int(process.stdout.readline())
         _, http_url = site.urls["second"]
         urls = {"first": (f"127.0.0.1:{port}", http_url), "second": site.urls["second"]}
-        with (
-            contextlib.ExitStack() as open_chats,
-            running_haproxy(tmp_path / "haproxy", urls) as haproxy,
-            saymask.Client(haproxy.url, timeout_s=120) as client,
-        ):
-            while process.poll() is None:
-                chat = open_chats.enter_context(client.conversation(IMAGE))
-                assert ask(chat).round == 1
-            assert_as_undisturbed(chat, client, site)
+        haproxy = ending.enter_context(running_haproxy(tmp_path / "haproxy", urls))
+        client = ending.enter_context(saymask.Client(haproxy.url, timeout_s=120))
+        while process.poll() is None:
+            chat = ending.enter_context(client.conversation(IMAGE))
+            assert ask(chat).round == 1
+        assert_as_undisturbed(chat, client, site)
