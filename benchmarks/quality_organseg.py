@@ -63,7 +63,7 @@ def measure_organseg(url: str, per_organ: int) -> dict[str, float]:
 
     A refused organ that is shown counts with Dice 0. `organ_accuracy` is over all questions that
     ask for an organ, shown or not; `false_premise_rejected` over absent organs and irrelevant
-    questions: nothing was outlined.
+    questions, of which each has its own figure, too: nothing was outlined.
     """
     masks = MaskMetrics()
     dice_of: dict[str, list[float]] = defaultdict(list)
@@ -92,6 +92,8 @@ def measure_organseg(url: str, per_organ: int) -> dict[str, float]:
         "dice": masks.compute().dice,
         "organ_accuracy": float(np.mean(labelled)),
         "false_premise_rejected": float(np.mean(refused["absent"] + refused["irrelevant"])),
+        "absent_rejected": float(np.mean(refused["absent"])),
+        "irrelevant_rejected": float(np.mean(refused["irrelevant"])),
         "wrongly_refused": float(np.mean(refused["found"])),
         **{f"outcome_{name}_right": float(np.mean(right)) for name, right in outcomes.items()},
         "questions": float(number),
